@@ -22,8 +22,8 @@ KINDS: tuple[Kind, ...] = ("status", "delay", "hang", "answer_lost", "close_stre
 class Fault:
     """One rule.
 
-    call: a shell pattern on the call's name, such as `pubsub.Publish`, `bigquery.tabledata.insertAll`
-        or `storage.AppendRows`.
+    call: a shell pattern on the call's name: `pubsub.Publish`, `bigquery.tabledata.insertAll`
+        `storage.AppendRows`.
     kind: `status` answers with `status`, nothing applied; `delay` waits `seconds`, then serves the
         call as usual; `hang` never answers (until the caller goes away or the fault is cleared);
         `answer_lost` applies the call and answers with `status` (UNAVAILABLE / 503 by default)

@@ -1,0 +1,315 @@
+"""The environment as frozen, typed settings. Nothing else in the bridge reads the environment.
+
+`load()` is the only entrance. Each field's description is the remedy that an operator is shown
+when its value is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from bridge.errors import ConfigurationError
+
+GIB = 1024**3
+DEFAULT_FILTER = "FCTS/FAE/+/SolvExtract/+"
+PLATFORM_VARIABLES = ("GAE_INSTANCE", "K_SERVICE", "KUBERNETES_SERVICE_HOST")
+NEEDED_OUTSIDE_LOCAL = ("gcp_project_id", "pubsub_topic", "bigquery_dataset", "bigquery_table")
+SECRET_VARIABLES = frozenset({"MQTT_PASSWORD", "HTTP_TOKEN"})
+
+Environment = Literal["LOCAL", "DEV", "PPRD", "PRD"]
+WriteMethod = Literal["storage_write", "insert_all"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+LogFormat = Literal["auto", "json", "text"]
+
+
+def _matching(pattern: str, form: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise PydanticCustomError("form", "is not {form}", {"form": form})
+        return value
+
+    return AfterValidator(check)
+
+
+def _topic_filter(value: str) -> str:
+    levels = value.split("/")
+    wrong = (
+        "\0" in value
+        or any("+" in level and level != "+" for level in levels)
+        or any("#" in level and level != "#" for level in levels)
+        or "#" in levels[:-1]
+    )
+    if wrong:
+        raise PydanticCustomError("form", "is not an MQTT topic filter")
+    return value
+
+
+def _readable_file(value: Path) -> Path:
+    if not value.is_file() or not os.access(value, os.R_OK):
+        raise PydanticCustomError("file", "is not a readable file")
+    return value
+
+
+ProjectId = Annotated[
+    str, _matching(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,61}[a-z0-9]", "a project id")
+]
+PubSubId = Annotated[str, _matching(r"(?!goog)[A-Za-z][\w.~+%-]{2,254}", "a Pub/Sub resource id")]
+DatasetId = Annotated[str, _matching(r"[A-Za-z0-9_]{1,1024}", "a BigQuery dataset id")]
+TableId = Annotated[str, _matching(r"[\w -]{1,1024}", "a BigQuery table id")]
+HostPort = Annotated[str, _matching(r"(?:\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}", "host:port")]
+HttpUrl = Annotated[str, _matching(r"https?://[^\s/]+/?", "http://host:port")]
+Endpoint = Annotated[str, _matching(r"[A-Za-z0-9.-]+(?::\d{1,5})?", "a host name")]
+SecretVersion = Annotated[
+    str, _matching(r"projects/[^/\s]+/secrets/[^/\s]+/versions/[^/\s]+", "a secret's version name")
+]
+ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+Filter = Annotated[str, AfterValidator(_topic_filter)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseModel):
+    """One run's configuration. Immutable; field names are the variables' names in lower case."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    app_env: Environment = Field("LOCAL", description="set LOCAL, DEV, PPRD or PRD")
+
+    gcp_project_id: ProjectId | None = Field(
+        None, description="set the id of this environment's own Google Cloud project"
+    )
+    google_cloud_project: str | None = Field(
+        None, description="the platform sets it; it must not differ from GCP_PROJECT_ID"
+    )
+    pubsub_topic: PubSubId | None = Field(
+        None, description="set the topic's id (not its full path): 3-255 letters, digits, -._~+%"
+    )
+    pubsub_subscription: PubSubId | None = Field(
+        None, description="set the subscription's id, or leave it unset"
+    )
+    pubsub_endpoint: Endpoint | None = Field(
+        None, description="set a regional endpoint such as us-central1-pubsub.googleapis.com"
+    )
+    pubsub_dead_letter_topic: PubSubId | None = Field(
+        None, description="set the topic's id, or leave it unset"
+    )
+    pubsub_emulator_host: HostPort | None = Field(None, description="set host:port, or unset it")
+    bigquery_dataset: DatasetId | None = Field(
+        None, description="set the dataset's id: letters, digits, underscores"
+    )
+    bigquery_table: TableId | None = Field(
+        None, description="set the table's id: letters, digits, - and _"
+    )
+    bigquery_write_method: WriteMethod = Field(
+        "storage_write", description="set storage_write or insert_all"
+    )
+    bigquery_emulator_host: HttpUrl | None = Field(
+        None, description="set http://host:port, or unset it"
+    )
+    bigquery_storage_emulator_host: HostPort | None = Field(
+        None, description="set host:port, or unset it"
+    )
+
+    mqtt_broker: str = Field("localhost", description="set the broker's host name or address")
+    mqtt_port: Port = Field(1883, description="set a TCP port from 1 to 65535")
+    mqtt_topic: Filter = Field(
+        DEFAULT_FILTER, description=f"set an MQTT topic filter such as {DEFAULT_FILTER}"
+    )
+    mqtt_client_id: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="set a stable id that no other client of the broker uses"
+    )
+    mqtt_session_expiry_seconds: int = Field(
+        604_800,
+        ge=0,
+        le=4_294_967_295,
+        description="set whole seconds, up to 4294967295 (never)",
+    )
+    mqtt_username: str | None = Field(None, description="set the broker's user name")
+    mqtt_password: SecretStr | None = Field(None, description="set one of the password variables")
+    mqtt_password_file: ReadableFile | None = Field(
+        None, description="name a file that holds the password and that the bridge may read"
+    )
+    mqtt_password_secret: SecretVersion | None = Field(
+        None, description="set projects/<project>/secrets/<name>/versions/<version>"
+    )
+    mqtt_tls: bool = Field(False, description="set true or false")
+    mqtt_tls_ca_file: ReadableFile | None = Field(None, description="name a readable PEM file")
+    mqtt_tls_cert_file: ReadableFile | None = Field(None, description="name a readable PEM file")
+    mqtt_tls_key_file: ReadableFile | None = Field(None, description="name a readable PEM file")
+    mqtt_shared_group: (
+        Annotated[str, _matching(r"[^/+#\s]{1,128}", "a share name (no /, +, #)")] | None
+    ) = Field(None, description="set a share name without /, + and #, or leave it unset")
+
+    journal_path: Path = Field(
+        Path("data/journal.db"), description="set a path on a disk that survives a restart"
+    )
+    journal_max_bytes: int = Field(
+        4 * GIB, ge=1024**2, description="set bytes, at least 1048576 (1 MiB)"
+    )
+    dead_letter_max_bytes: int = Field(256 * 1024**2, ge=0, description="set bytes, 0 or more")
+    journal_retention_minutes: float = Field(
+        35, ge=0, allow_inf_nan=False, description="set minutes, 0 or more"
+    )
+    max_payload_bytes: int = Field(
+        65_536, ge=64, le=8 * 1024**2, description="set bytes, from 64 to 8388608 (8 MiB)"
+    )
+    timestamp_max_age_days: float = Field(
+        1825, ge=0, allow_inf_nan=False, description="set days, 0 or more"
+    )
+    timestamp_max_future_seconds: float = Field(
+        3600, ge=0, allow_inf_nan=False, description="set seconds, 0 or more"
+    )
+    drain_seconds: float = Field(
+        20, ge=0, allow_inf_nan=False, description="set seconds, 0 or more"
+    )
+
+    http_host: str | None = Field(None, description="set an address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8080, description="set a TCP port (0: any free one)"
+    )
+    http_token: SecretStr | None = Field(None, description="set a token of 8 characters or more")
+    http_token_file: ReadableFile | None = Field(
+        None, description="name a file that holds the token and that the bridge may read"
+    )
+    log_level: LogLevel = Field("INFO", description="set DEBUG, INFO, WARNING or ERROR")
+    log_format: LogFormat = Field("auto", description="set auto, json or text")
+
+    @model_validator(mode="after")
+    def _own_project(self) -> Self:
+        if self.gcp_project_id and self.google_cloud_project not in (None, self.gcp_project_id):
+            raise _refusal(
+                "gcp_project_id",
+                f"differs from GOOGLE_CLOUD_PROJECT={self.google_cloud_project}: "
+                "one environment would write into another's project",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        names = ("mqtt_password", "mqtt_password_file", "mqtt_password_secret")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise _refusal(given[1], f"is set beside {given[0].upper()}: keep one of them")
+        if given and self.mqtt_username is None:
+            raise _refusal("mqtt_username", f"is not set, and {given[0].upper()} needs it")
+        if self.http_token is not None and self.http_token_file is not None:
+            raise _refusal("http_token_file", "is set beside HTTP_TOKEN: keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        if (self.mqtt_tls_cert_file is None) != (self.mqtt_tls_key_file is None):
+            missing = "mqtt_tls_key_file" if self.mqtt_tls_cert_file else "mqtt_tls_cert_file"
+            raise _refusal(missing, "is not set: a certificate and its key go together")
+        return self
+
+    @property
+    def local(self) -> bool:
+        """Whether this run only logs and touches no Google service."""
+        return self.app_env == "LOCAL"
+
+    @property
+    def client_id(self) -> str:
+        return self.mqtt_client_id or f"fcts-bridge-{self.app_env.lower()}"
+
+    @property
+    def listen_host(self) -> str:
+        return self.http_host or ("127.0.0.1" if self.local else "0.0.0.0")
+
+    @property
+    def token(self) -> str | None:
+        """The token that opens the HTTP side. Reads its file each time it is asked."""
+        if self.http_token_file is not None:
+            return self.http_token_file.read_text(encoding="utf-8").strip() or None
+        return self.http_token.get_secret_value() if self.http_token else None
+
+    @property
+    def password(self) -> str | None:
+        """The broker password from variable or file; one in Secret Manager is fetched elsewhere."""
+        if self.mqtt_password_file is not None:
+            return self.mqtt_password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        return self.mqtt_password.get_secret_value() if self.mqtt_password else None
+
+
+def _refusal(name: str, problem: str) -> PydanticCustomError:
+    return PydanticCustomError("variable", "{problem}", {"problem": problem, "variable": name})
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and validate the environment. Raises ConfigurationError naming every bad variable."""
+    environ = os.environ if environ is None else environ
+    _refuse_unset_on_platform(environ)
+    try:
+        settings = _from(environ)
+    except ValidationError as error:
+        lines = [_explain(detail, environ) for detail in error.errors()]
+        raise ConfigurationError("\n".join(lines)) from None
+    _refuse_missing(settings)
+    return settings
+
+
+def _from(environ: Mapping[str, str]) -> Settings:
+    values: dict[str, Any] = {
+        name: environ[name.upper()]
+        for name in Settings.model_fields
+        if environ.get(name.upper(), "") != ""
+    }
+    return Settings.model_validate(values)
+
+
+def _refuse_unset_on_platform(environ: Mapping[str, str]) -> None:
+    platform = next((name for name in PLATFORM_VARIABLES if environ.get(name)), None)
+    if platform and not environ.get("APP_ENV"):
+        raise ConfigurationError(
+            f"APP_ENV is not set, but {platform} says that this is a Google platform: readings "
+            "would only be logged. Set APP_ENV to DEV, PPRD or PRD (or to LOCAL, to log only)."
+        )
+
+
+def _refuse_missing(settings: Settings) -> None:
+    if settings.local:
+        return
+    lines = [
+        f"{name.upper()} (unset): APP_ENV={settings.app_env} needs it. "
+        f"Remedy: {Settings.model_fields[name].description}."
+        for name in NEEDED_OUTSIDE_LOCAL
+        if getattr(settings, name) is None
+    ]
+    if lines:
+        raise ConfigurationError("\n".join(lines))
+
+
+def _explain(detail: ErrorDetails, environ: Mapping[str, str]) -> str:
+    context = detail.get("ctx", {})
+    name = str(detail["loc"][0] if detail["loc"] else context["variable"])
+    variable = name.upper()
+    remedy = Settings.model_fields[name].description
+    return f"{variable}{_shown(variable, environ)}: {_problem(detail)}. Remedy: {remedy}."
+
+
+def _shown(variable: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(variable, "")
+    if value == "":
+        return " (unset)"
+    return "=<hidden>" if variable in SECRET_VARIABLES else f"={value!r}"
+
+
+def _problem(detail: ErrorDetails) -> str:
+    message = detail["msg"]
+    return message[0].lower() + message[1:]
