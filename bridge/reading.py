@@ -70,6 +70,13 @@ class Reading(NamedTuple):
         return f"FCTS/FAE/{self.site}/SolvExtract/{self.pi_tag}"
 
 
+class Entry(NamedTuple):
+    """A reading in the journal. `seq` grows in the order of arrival."""
+
+    seq: int
+    reading: Reading
+
+
 class Rejection(NamedTuple):
     """One refused message. `payload` is cut at the limit, `payload_bytes` and `sha256` are of the
     whole; `site` is the topic's, empty where the topic is malformed."""

@@ -1,0 +1,35 @@
+"""The durable journal: SQLite in WAL mode, every commit on disk before it is answered.
+
+What is true after every commit, whatever is killed between any two lines (each has a test in
+`tests/unit/test_journal_invariants.py` that names it):
+
+ I1  A message that was acknowledged to the broker is in `ids` and `entries`, or in
+     `dead_letters`, or it was counted as a duplicate of one that is.
+ I2  Within the window of `ids`, no event id is accepted twice.
+ I3  Sequence numbers grow in the order of arrival and are never used again.
+ I4  The ledger changes in the same transaction as what it counts: per site, received =
+     accepted + duplicates + rejected.
+ I5  An entry that is not resolved (settled or dead-lettered) for some active sink is never
+     pruned, nor is its id; nor the id of one whose PUBACK may not have reached the broker.
+ I6  A sink's `position` never passes an entry that is unresolved for it. A lane's position
+     never passes an unresolved entry of that lane, except for the ones named in `beyond`, which
+     are resolved.
+ I7  An append intent is overwritten only when all of its entries are resolved, or a definite
+     answer freed its offset.
+ I8  A failed transaction changes nothing, on disk or in memory.
+
+Files of this package, in the order in which a reading meets them:
+
+    store.py      connection, schema and its migrations, the lock against a second `run`
+    counts.py     the ledger: in memory for reading, written in each transaction
+    journal.py    append, read, settle, append intents: the path of a reading
+    retention.py  running time, what may be pruned, fullness
+    letters.py    dead letters
+    salvage.py    setting a damaged file aside and taking over what can be read
+
+Tables: see `store.SCHEMA`.
+"""
+
+from bridge.journal.journal import AppendIntent, Journal, LaneProgress, Resume, Settlement
+
+__all__ = ["AppendIntent", "Journal", "LaneProgress", "Resume", "Settlement"]

@@ -1,0 +1,149 @@
+"""Running time, fullness, and what may be pruned."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from bridge.clock import Clock
+
+TICK_US = 10_000_000
+WARN_AT = 0.8
+RESUME_BELOW = 0.9
+STEP = 2_000  # rows pruned in one transaction: short enough to stand between two batches
+LONGEST_GAP_US = 15_000_000
+
+
+class RunningTime:
+    """Microseconds the daemon has run on this journal. Neither downtime, nor a stopped process,
+    nor a jump of the wall clock counts: it adds up short steps of the monotonic clock."""
+
+    def __init__(self, clock: Clock, start_us: int) -> None:
+        self._clock = clock
+        self._last = clock.monotonic()
+        self.us = start_us
+
+    def advance(self) -> int:
+        now = self._clock.monotonic()
+        self.us += min(int((now - self._last) * 1e6), LONGEST_GAP_US)
+        self._last = now
+        return self.us
+
+
+class Ticks:
+    """Which entry was the last one at which running time."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        row = db.execute("SELECT max(running_us) FROM ticks").fetchone()
+        self._latest: int | None = row[0]
+
+    def due(self, running_us: int) -> bool:
+        return self._latest is None or running_us - self._latest >= TICK_US
+
+    def write(self, running_us: int, seq: int, oldest_id: int) -> None:
+        """In a transaction: one more tick, and those forgotten that no id needs any more."""
+        self._db.execute("INSERT OR REPLACE INTO ticks VALUES (?, ?)", (running_us, seq))
+        self._db.execute(
+            "DELETE FROM ticks WHERE running_us < "
+            "(SELECT max(running_us) FROM ticks WHERE seq < ?)",
+            (oldest_id,),
+        )
+        self._latest = running_us
+
+    def last_seq_at(self, running_us: int) -> int:
+        """The last entry that had come by then; 0 when none is known to have."""
+        row = self._db.execute(
+            "SELECT max(seq) FROM ticks WHERE running_us <= ?", (running_us,)
+        ).fetchone()
+        return row[0] or 0
+
+    def running_at(self, seq: int) -> int | None:
+        """The latest running time at which this entry had not come yet; None: before any tick."""
+        row = self._db.execute("SELECT max(running_us) FROM ticks WHERE seq < ?", (seq,)).fetchone()
+        value: int | None = row[0]
+        return value
+
+
+class Space:
+    """How full the journal is. Live data counts, not the file, which SQLite never shrinks."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path, max_bytes: int) -> None:
+        self._db = db
+        self._wal = f"{path}-wal"
+        self._page = int(db.execute("PRAGMA page_size").fetchone()[0])
+        self._max_bytes = max_bytes
+        self.ceiling = max_bytes
+        self.used = 0
+        self.full = False
+
+    def measure(self) -> None:
+        """Read the size anew; full has a gap of its own so that it does not flap."""
+        pages = self._pages() - int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+        self.used = pages * self._page + self._wal_bytes()
+        share = self.used / self.ceiling
+        self.full = share >= 1.0 or (self.full and share >= RESUME_BELOW)
+
+    def disk_is_full(self) -> None:
+        """The disk took no more: what the file has by now is all there is, until it has room."""
+        self.ceiling = max(1, min(self._max_bytes, self._pages() * self._page))
+        self.full = True
+
+    def disk_has_room(self) -> None:
+        self.ceiling = self._max_bytes
+
+    @property
+    def share(self) -> float:
+        return self.used / self.ceiling
+
+    def _pages(self) -> int:
+        return int(self._db.execute("PRAGMA page_count").fetchone()[0])
+
+    def _wal_bytes(self) -> int:
+        try:
+            return os.stat(self._wal).st_size
+        except FileNotFoundError:
+            return 0
+
+
+class Reserve:
+    """A file that only takes up room. When the disk is full it is given up, so that settling
+    and pruning, which free room for the intake, still can write."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = Path(f"{path}.reserve")
+        self._size = size
+        self.held = False
+
+    def take(self) -> None:
+        """Take the room if it is there; a disk without it just leaves `held` false. Idempotent."""
+        try:
+            with open(self._path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self._size)
+            self.held = True
+        except OSError:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Idempotent."""
+        self._path.unlink(missing_ok=True)
+        self.held = False
+
+    def room(self) -> bool:
+        """Whether the disk could take the reserve and as much again."""
+        stat = os.statvfs(self._path.parent)
+        return stat.f_bavail * stat.f_frsize >= 2 * self._size
+
+
+def first_seq(db: sqlite3.Connection, table: str) -> int | None:
+    value: int | None = db.execute(f"SELECT min(seq) FROM {table}").fetchone()[0]
+    return value
+
+
+def delete_up_to(db: sqlite3.Connection, table: str, first: int, cut: int) -> int:
+    """In a transaction: delete one step of the rows from `first` to `cut`; answers the last
+    sequence that is gone now."""
+    last = min(cut, first + STEP - 1)
+    db.execute(f"DELETE FROM {table} WHERE seq <= ?", (last,))
+    return last
