@@ -1,0 +1,13 @@
+"""MQTT to Google Cloud, without losing, doubling or reordering a reading.
+
+    MQTT ──▶ subscriber ──▶ intake ──▶ journal ══▶ delivery (one per sink) ──▶ sink
+                 ▲            │ parse     │ commit        │ pending → write → settle
+                 └── PUBACK ──┴───────────┘               └─ Pub/Sub · BigQuery · log
+
+One direction, two acknowledgements: the broker is acknowledged when the journal's commit is on
+disk, and the journal is settled, per sink, when the service has confirmed. Everything works on
+whole batches. Health, metrics and ledger look on from the side (`snapshot`, `web`).
+
+To follow a reading: `subscriber` → `intake` → `reading` → `journal` → `delivery` (`loading`,
+`lanes`) → `sinks`. `wiring` makes the parts, `service` starts and stops them.
+"""

@@ -30,6 +30,8 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 MICROS = 1_000_000
 MAX_NESTING = 200
+MAX_NAME = 128
+MAX_TOPIC = len("FCTS/FAE//SolvExtract/") + 2 * MAX_NAME
 REASONS = (
     "topic_malformed",
     "payload_too_large",
@@ -116,11 +118,14 @@ class _Payload(TypedDict):
 _validate = TypeAdapter(_Payload).validator.validate_json
 _doubles = struct.Struct(">qd").pack
 _length = struct.Struct(">I").pack
+_surrogate = re.compile("[\ud800-\udfff]")
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 _timestamp = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})"
     r"(?:\.([0-9]{1,9}))?(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))?"
 ).fullmatch
+# Possessive, and a string may lack its end: an unclosed one is not tried again at each quote.
+_string_or_bracket = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL).finditer
 _surrogate_escape = re.compile(r"\\u[dD][89a-fA-F]").search
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MIN_US = -62_135_596_800 * MICROS
@@ -145,6 +150,9 @@ def _short_way(message: Message, limits: Limits) -> Reading | None:
     if levels is None or len(payload) > limits.max_payload_bytes:
         return None
     if b"NaN" in payload or b"Infinity" in payload:
+        return None
+    # Nor does it count the levels of nesting exactly as the judge does.
+    if payload.count(b"[") + payload.count(b"{") > MAX_NESTING:
         return None
     try:
         members: dict[str, Any] = _validate(payload)
@@ -195,7 +203,7 @@ def _rejection(message: Message, limits: Limits, reason: str, detail: str) -> Re
         reason=reason,
         detail=detail,
         site="" if levels is None else levels[0],
-        topic=message.topic,
+        topic=_storable(message.topic),
         payload=message.payload[: limits.max_payload_bytes],
         payload_bytes=len(message.payload),
         sha256=hashlib.sha256(message.payload).digest(),
@@ -206,9 +214,14 @@ def _rejection(message: Message, limits: Limits, reason: str, detail: str) -> Re
 # --- topic and names ------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=8192)
 def parse_topic(topic: str) -> tuple[str, str, bytes] | None:
     """Site, PI tag and their bytes in the identity; None for a malformed topic."""
+    # Only what can be well formed is remembered: a stranger's long texts would fill the memory.
+    return _parsed_topic(topic) if len(topic) <= MAX_TOPIC else None
+
+
+@lru_cache(maxsize=8192)
+def _parsed_topic(topic: str) -> tuple[str, str, bytes] | None:
     levels = topic.split("/")
     if len(levels) != 5 or levels[:2] != ["FCTS", "FAE"] or levels[3] != "SolvExtract":
         return None
@@ -231,16 +244,27 @@ def topic_problem(topic: str) -> str:
     return f"the topic's PI tag {name_problem(levels[4])}"
 
 
-@lru_cache(maxsize=8192)
 def name_problem(text: str) -> str | None:
     """What is wrong with a site, PI tag or sensor id; None when nothing is."""
+    if len(text) > MAX_NAME:
+        return f"has {len(text)} characters, more than {MAX_NAME}"
+    return _short_name_problem(text)
+
+
+@lru_cache(maxsize=8192)
+def _short_name_problem(text: str) -> str | None:
     if not text:
         return "is empty"
-    if len(text) > 128:
-        return f"has {len(text)} characters, more than 128"
+    if _surrogate.search(text):
+        return "has a lone surrogate, which is no character"
     if found := _control(text):
         return f"has a control character (U+{ord(found.group()):04X})"
     return "begins or ends with white space" if text != text.strip() else None
+
+
+def _storable(topic: str) -> str:
+    """The topic as text that a file can hold, whatever the client library made of its bytes."""
+    return _surrogate.sub(lambda found: f"\\u{ord(found.group()):04x}", topic)
 
 
 def _name(members: dict[str, Any], member: str) -> str:
@@ -274,7 +298,7 @@ def _json(text: str) -> Any:
         _not_json("the payload is empty")
     if text[0] == "\ufeff":
         _not_json("the payload begins with a byte order mark")
-    if _nesting(text) > MAX_NESTING:
+    if _too_deep(text):
         _not_json(f"the payload is nested deeper than {MAX_NESTING} levels")
     try:
         document = json.loads(text, parse_constant=_constant, parse_int=_integer)
@@ -285,16 +309,20 @@ def _json(text: str) -> Any:
     return document
 
 
-def _nesting(text: str) -> int:
-    """The deepest nesting of brackets outside strings, without recursion."""
-    depth = deepest = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text, re.DOTALL):
-        if bracket in "[{":
+def _too_deep(text: str) -> bool:
+    """Whether brackets outside strings are nested beyond the limit; without recursion, and in
+    one pass that never goes back, whatever a stranger sends."""
+    if text.count("[") + text.count("{") <= MAX_NESTING:
+        return False
+    depth = 0
+    for token in _string_or_bracket(text):
+        if token.group() in ("[", "{"):
             depth += 1
-            deepest = max(deepest, depth)
-        elif bracket in "]}":
+            if depth > MAX_NESTING:
+                return True
+        elif token.group() in ("]", "}"):
             depth -= 1
-    return deepest
+    return False
 
 
 def _constant(token: str) -> NoReturn:
@@ -303,7 +331,7 @@ def _constant(token: str) -> NoReturn:
 
 def _integer(digits: str) -> int | float:
     # Python refuses to convert longer ones; as a double they overflow anyway.
-    return int(digits) if len(digits) <= 4300 else math.inf
+    return int(digits) if len(digits.lstrip("-")) <= 4300 else math.inf
 
 
 def _require_no_surrogates(document: Any) -> None:
@@ -351,9 +379,6 @@ def _stamp(stamp: Any) -> str | int | float:
         return _require_calendar(stamp)
     if isinstance(stamp, bool) or not isinstance(stamp, int | float):
         _invalid("timestamp", stamp, f"is {_kind(stamp)}, neither a string nor a number")
-    if stamp in (math.inf, -math.inf):
-        # A literal beyond a double (or of thousands of digits) is still a finite JSON number.
-        raise _Refused("timestamp_out_of_range", "timestamp is no date of the years 1 to 9999")
     return stamp
 
 
@@ -370,7 +395,8 @@ def _require_calendar(stamp: str) -> str:
 def _event_us(stamp: str | int | float) -> int:
     """Microseconds since 1970. ValueError: not a time; _Refused: outside the years 1 to 9999."""
     micros = _text_us(stamp) if isinstance(stamp, str) else _number_us(stamp)
-    if not _MIN_US <= micros <= _MAX_US:
+    # A literal beyond a double (or of thousands of digits) is still a finite JSON number.
+    if micros is None or not _MIN_US <= micros <= _MAX_US:
         raise _Refused("timestamp_out_of_range", "timestamp is no date of the years 1 to 9999")
     return micros
 
@@ -395,7 +421,9 @@ def _second_us(date: str, clock: str) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _number_us(stamp: int | float) -> int:
+def _number_us(stamp: int | float) -> int | None:
+    if stamp in (math.inf, -math.inf):
+        return None
     factor = 1000 if abs(stamp) >= 1e11 else MICROS
     if isinstance(stamp, int):
         return stamp * factor
@@ -447,9 +475,9 @@ def _attributes(members: dict[str, Any]) -> str | None:
 
 
 def _checked_attributes(members: dict[str, Any]) -> str | None:
-    for name, member in members.items():
+    for name in members.keys() - set(MEMBERS):
         try:
-            canonical_json(member)
+            canonical_json(members[name])
         except ValueError:
             raise _Refused(
                 "field_invalid", f"{_quoted(name)} holds a number that overflows a double"

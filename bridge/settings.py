@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from bridge.errors import ConfigurationError
 
 GIB = 1024**3
+TEN_YEARS = 315_360_000  # seconds
 DEFAULT_FILTER = "FCTS/FAE/+/SolvExtract/+"
 PLATFORM_VARIABLES = ("GAE_INSTANCE", "K_SERVICE", "KUBERNETES_SERVICE_HOST")
 NEEDED_OUTSIDE_LOCAL = ("gcp_project_id", "pubsub_topic", "bigquery_dataset", "bigquery_table")
@@ -67,6 +68,14 @@ def _readable_file(value: Path) -> Path:
     return value
 
 
+def _text_file(value: Path) -> Path:
+    try:
+        _readable_file(value).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise PydanticCustomError("file", "is not a readable file of UTF-8 text") from None
+    return value
+
+
 ProjectId = Annotated[
     str, _matching(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,61}[a-z0-9]", "a project id")
 ]
@@ -74,12 +83,19 @@ PubSubId = Annotated[str, _matching(r"(?!goog)[A-Za-z][\w.~+%-]{2,254}", "a Pub/
 DatasetId = Annotated[str, _matching(r"[A-Za-z0-9_]{1,1024}", "a BigQuery dataset id")]
 TableId = Annotated[str, _matching(r"[\w -]{1,1024}", "a BigQuery table id")]
 HostPort = Annotated[str, _matching(r"(?:\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}", "host:port")]
+Host = Annotated[
+    str,
+    _matching(
+        r"[^\s/:\[\]]+|[0-9A-Fa-f.]*(?::[0-9A-Fa-f.]*){2,}(?:%\w+)?", "a host name or address"
+    ),
+]
 HttpUrl = Annotated[str, _matching(r"https?://[^\s/]+/?", "http://host:port")]
 Endpoint = Annotated[str, _matching(r"[A-Za-z0-9.-]+(?::\d{1,5})?", "a host name")]
 SecretVersion = Annotated[
     str, _matching(r"projects/[^/\s]+/secrets/[^/\s]+/versions/[^/\s]+", "a secret's version name")
 ]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+TextFile = Annotated[Path, AfterValidator(_text_file)]
 Filter = Annotated[str, AfterValidator(_topic_filter)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -126,7 +142,9 @@ class Settings(BaseModel):
         None, description="set host:port, or unset it"
     )
 
-    mqtt_broker: str = Field("localhost", description="set the broker's host name or address")
+    mqtt_broker: Host = Field(
+        "localhost", description="set the broker's host name or address, without scheme and port"
+    )
     mqtt_port: Port = Field(1883, description="set a TCP port from 1 to 65535")
     mqtt_topic: Filter = Field(
         DEFAULT_FILTER, description=f"set an MQTT topic filter such as {DEFAULT_FILTER}"
@@ -142,7 +160,7 @@ class Settings(BaseModel):
     )
     mqtt_username: str | None = Field(None, description="set the broker's user name")
     mqtt_password: SecretStr | None = Field(None, description="set one of the password variables")
-    mqtt_password_file: ReadableFile | None = Field(
+    mqtt_password_file: TextFile | None = Field(
         None, description="name a file that holds the password and that the bridge may read"
     )
     mqtt_password_secret: SecretVersion | None = Field(
@@ -164,27 +182,27 @@ class Settings(BaseModel):
     )
     dead_letter_max_bytes: int = Field(256 * 1024**2, ge=0, description="set bytes, 0 or more")
     journal_retention_minutes: float = Field(
-        35, ge=0, allow_inf_nan=False, description="set minutes, 0 or more"
+        35, ge=0, le=TEN_YEARS / 60, description="set minutes, from 0 to 5256000 (ten years)"
     )
     max_payload_bytes: int = Field(
-        65_536, ge=64, le=8 * 1024**2, description="set bytes, from 64 to 8388608 (8 MiB)"
+        65_536, ge=64, le=6 * 1024**2, description="set bytes, from 64 to 6291456 (6 MiB)"
     )
     timestamp_max_age_days: float = Field(
-        1825, ge=0, allow_inf_nan=False, description="set days, 0 or more"
+        1825, ge=0, le=3_652_059, description="set days, from 0 to 3652059 (all years to 9999)"
     )
     timestamp_max_future_seconds: float = Field(
-        3600, ge=0, allow_inf_nan=False, description="set seconds, 0 or more"
+        3600, ge=0, le=TEN_YEARS, description="set seconds, from 0 to 315360000 (ten years)"
     )
     drain_seconds: float = Field(
-        20, ge=0, allow_inf_nan=False, description="set seconds, 0 or more"
+        20, ge=0, le=604_800, description="set seconds, from 0 to 604800 (a week)"
     )
 
-    http_host: str | None = Field(None, description="set an address to listen on")
+    http_host: Host | None = Field(None, description="set an address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8080, description="set a TCP port (0: any free one)"
     )
-    http_token: SecretStr | None = Field(None, description="set a token of 8 characters or more")
-    http_token_file: ReadableFile | None = Field(
+    http_token: SecretStr | None = Field(None, description="set one of the token variables")
+    http_token_file: TextFile | None = Field(
         None, description="name a file that holds the token and that the bridge may read"
     )
     log_level: LogLevel = Field("INFO", description="set DEBUG, INFO, WARNING or ERROR")
@@ -255,6 +273,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read and validate the environment. Raises ConfigurationError naming every bad variable."""
     environ = os.environ if environ is None else environ
     _refuse_unset_on_platform(environ)
+    _refuse_no_text(environ)
     try:
         settings = _from(environ)
     except ValidationError as error:
@@ -282,6 +301,17 @@ def _refuse_unset_on_platform(environ: Mapping[str, str]) -> None:
         )
 
 
+def _refuse_no_text(environ: Mapping[str, str]) -> None:
+    # Bytes of the environment that are not UTF-8 arrive as lone surrogates.
+    lines = [
+        f"{name.upper()}{_shown(name.upper(), environ)}: is not UTF-8. Remedy: {info.description}."
+        for name, info in Settings.model_fields.items()
+        if re.search("[\ud800-\udfff]", environ.get(name.upper(), ""))
+    ]
+    if lines:
+        raise ConfigurationError("\n".join(lines))
+
+
 def _refuse_missing(settings: Settings) -> None:
     if settings.local:
         return
@@ -307,7 +337,9 @@ def _shown(variable: str, environ: Mapping[str, str]) -> str:
     value = environ.get(variable, "")
     if value == "":
         return " (unset)"
-    return "=<hidden>" if variable in SECRET_VARIABLES else f"={value!r}"
+    if variable in SECRET_VARIABLES:
+        return "=<hidden>"
+    return f"={value!r}" if len(value) <= 200 else f"={value[:200]!r}..."
 
 
 def _problem(detail: ErrorDetails) -> str:

@@ -17,3 +17,8 @@ def iso_us(micros: int) -> str:
 @lru_cache(maxsize=1024)
 def _iso_second(second: int) -> str:
     return (_EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S").zfill(19)
+
+
+def from_us(micros: int) -> datetime:
+    """The same moment as an aware datetime in UTC."""
+    return _EPOCH + timedelta(microseconds=micros)

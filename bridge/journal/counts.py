@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bridge.snapshot import OTHER_SITE, SinkCounts, SiteCounts
@@ -91,6 +91,20 @@ class Counts:
         """The site under which it is counted."""
         known = site in self._lines or len(self._lines) < MAX_SITES
         return site if known else OTHER_SITE
+
+    def folder(self) -> Callable[[str], str]:
+        """`fold` for one transaction: it also counts the new sites that the transaction brings."""
+        new: set[str] = set()
+
+        def fold(site: str) -> str:
+            if site in self._lines or site in new:
+                return site
+            if len(self._lines) + len(new) >= MAX_SITES:
+                return OTHER_SITE
+            new.add(site)
+            return site
+
+        return fold
 
     # --- in the transaction ---
 
@@ -193,3 +207,36 @@ def skipped_before(db: sqlite3.Connection, sink: str) -> Iterable[tuple[str, str
             (sink,),
         )
     ]
+
+
+def rebalance(db: sqlite3.Connection, pending: Mapping[str, Mapping[str, int]]) -> None:
+    """After a salvage, in a transaction: `pending` per active sink and site is what is there.
+    What was accepted and cannot be found any more is counted as skipped, and what is there and
+    was not counted as accepted is."""
+    db.execute("UPDATE ledger SET received = accepted + duplicates + rejected")
+    for sink, sites in pending.items():
+        rows = db.execute(
+            "SELECT site, settled + dead_lettered FROM sink_ledger WHERE sink = ?", (sink,)
+        )
+        known = Counter(dict(rows))
+        known.update(sites)
+        db.executemany(
+            "INSERT INTO ledger VALUES (?1, ?2, ?2, 0, 0) ON CONFLICT (site) DO UPDATE SET "
+            "received = received + max(0, ?2 - accepted), accepted = max(accepted, ?2)",
+            list(known.items()),
+        )
+    for sink, sites in pending.items():
+        db.execute(
+            "INSERT INTO sink_ledger SELECT ?, site, 0, 0, 0 FROM ledger WHERE true "
+            "ON CONFLICT DO NOTHING",
+            (sink,),
+        )
+        db.execute(
+            "UPDATE sink_ledger SET skipped = -settled - dead_lettered + "
+            "(SELECT accepted FROM ledger WHERE ledger.site = sink_ledger.site) WHERE sink = ?",
+            (sink,),
+        )
+        db.executemany(
+            "UPDATE sink_ledger SET skipped = skipped - ? WHERE sink = ? AND site = ?",
+            [(count, sink, site) for site, count in sites.items()],
+        )

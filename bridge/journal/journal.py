@@ -388,16 +388,13 @@ class Journal:
         db: sqlite3.Connection, sink: str, settlements: Sequence[Settlement], position: int
     ) -> None:
         db.execute("UPDATE sinks SET position = ? WHERE name = ?", (position, sink))
-        ahead = [
-            (sink, lane, progress.position, _packed(progress.beyond))
-            for lane, progress, _, _ in settlements
-            if progress.position > position or progress.beyond
-        ]
-        behind = [
-            (sink, lane)
-            for lane, progress, _, _ in settlements
-            if progress.position <= position and not progress.beyond
-        ]
+        latest = {settlement.lane: settlement.progress for settlement in settlements}
+        ahead, behind = [], []
+        for lane, progress in latest.items():
+            if progress.position > position or progress.beyond:
+                ahead.append((sink, lane, progress.position, _packed(progress.beyond)))
+            else:
+                behind.append((sink, lane))
         db.executemany("INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?)", ahead)
         db.executemany("DELETE FROM lanes WHERE sink = ? AND lane = ?", behind)
 
@@ -413,9 +410,8 @@ class Journal:
         return deltas
 
     def has_room_for_letters(self) -> bool:
-        """Whether a sink may still give up an entry as a dead letter."""
-        with self._lock:
-            return self._letter_bytes < self._letter_limit()
+        """Whether a sink may still give up an entry as a dead letter. Takes no lock."""
+        return self._letter_bytes < self._letter_limit()
 
     def append_intent(self, sink: str) -> AppendIntent | None:
         """The last append of a sink, whether decided or not."""
@@ -454,6 +450,19 @@ class Journal:
         """The broker is known not to redeliver anything up to `seq` any more."""
         with self._lock:
             self._acked_seq = max(self._acked_seq, seq)
+
+    @property
+    def session(self) -> str | None:
+        """The broker session that this journal belongs to, as last remembered."""
+        with self._lock:
+            value = self._meta.get("session")
+            return None if value is None else str(value)
+
+    def remember_session(self, name: str) -> None:
+        with self._lock:
+            with self._writing() as db:
+                db.execute(_PUT_META, ("session", name))
+            self._meta["session"] = name
 
     def maintain(self) -> None:
         """One step of upkeep: running time, pruning, room on the disk. Milliseconds; to be called

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from bridge.errors import (
     ConfigurationError,
@@ -21,45 +21,47 @@ from bridge.errors import (
 SCHEMA_VERSION = 1
 
 SCHEMA = """
+-- STRICT, so that the check of a doubtful file also finds values of a wrong type.
 -- Ids of accepted readings. The index begins with the event time, not with the (random) id, so
 -- that live readings land on neighbouring pages: a duplicate has the same event time anyway.
 CREATE TABLE ids (
-    seq INTEGER PRIMARY KEY, event_us INTEGER NOT NULL, event_id BLOB NOT NULL);
+    seq INTEGER PRIMARY KEY, event_us INTEGER NOT NULL, event_id BLOB NOT NULL)
+    STRICT;
 CREATE UNIQUE INDEX ids_unique ON ids (event_us, event_id);
 -- What a sink needs beside the id. Apart from `ids`, so that payloads can go first.
 CREATE TABLE entries (
     seq INTEGER PRIMARY KEY, site TEXT NOT NULL, pi_tag TEXT NOT NULL, sensor_id TEXT NOT NULL,
-    value REAL NOT NULL, received_us INTEGER NOT NULL, attributes TEXT);
+    value REAL NOT NULL, received_us INTEGER NOT NULL, attributes TEXT) STRICT;
 -- Running time (microseconds the daemon has run on this journal) at which a sequence was the last.
-CREATE TABLE ticks (running_us INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE TABLE ticks (running_us INTEGER PRIMARY KEY, seq INTEGER NOT NULL) STRICT;
 CREATE TABLE ledger (
     site TEXT PRIMARY KEY, received INTEGER NOT NULL, accepted INTEGER NOT NULL,
-    duplicates INTEGER NOT NULL, rejected INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE reasons (reason TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+    duplicates INTEGER NOT NULL, rejected INTEGER NOT NULL) WITHOUT ROWID, STRICT;
+CREATE TABLE reasons (reason TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID, STRICT;
 -- position: every entry up to it is resolved for this sink.
 CREATE TABLE sinks (
     name TEXT PRIMARY KEY, destination TEXT NOT NULL, active INTEGER NOT NULL,
-    position INTEGER NOT NULL) WITHOUT ROWID;
+    position INTEGER NOT NULL) WITHOUT ROWID, STRICT;
 CREATE TABLE sink_ledger (
     sink TEXT NOT NULL, site TEXT NOT NULL, settled INTEGER NOT NULL,
     dead_lettered INTEGER NOT NULL, skipped INTEGER NOT NULL,
-    PRIMARY KEY (sink, site)) WITHOUT ROWID;
+    PRIMARY KEY (sink, site)) WITHOUT ROWID, STRICT;
 -- Lanes that are ahead of their sink's position; beyond: packed int64 of seqs resolved past it.
 CREATE TABLE lanes (
     sink TEXT NOT NULL, lane TEXT NOT NULL, position INTEGER NOT NULL, beyond BLOB NOT NULL,
-    PRIMARY KEY (sink, lane)) WITHOUT ROWID;
+    PRIMARY KEY (sink, lane)) WITHOUT ROWID, STRICT;
 -- The last append of a sink that counts offsets: where, and which entries in which order.
 CREATE TABLE appends (
     sink TEXT PRIMARY KEY, stream TEXT NOT NULL, position INTEGER NOT NULL, seqs BLOB NOT NULL)
-    WITHOUT ROWID;
+    WITHOUT ROWID, STRICT;
 -- sink: NULL for a message refused at the entrance. forwarded: published to the dead-letter topic.
 CREATE TABLE dead_letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT, sink TEXT, reason TEXT NOT NULL, detail TEXT NOT NULL,
     site TEXT NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL, payload_bytes INTEGER NOT NULL,
     sha256 BLOB NOT NULL, received_us INTEGER NOT NULL, event_id BLOB,
-    forwarded INTEGER NOT NULL DEFAULT 0);
+    forwarded INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX dead_letters_waiting ON dead_letters (id) WHERE forwarded = 0;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID, STRICT;
 """
 
 # One entry a version: the statements that lead from the version before to it.
@@ -70,26 +72,32 @@ class Lock:
     """The right to run on a journal: an advisory lock on `<path>.lock`, gone with the process."""
 
     def __init__(self, path: Path) -> None:
+        self._journal = path
         self._path = Path(f"{path}.lock")
-        self._file: IO[str] | None = None
+        self._file: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises JournalLocked naming the holder's process id; does not wait."""
-        file = open(self._path, "a+", encoding="ascii")  # noqa: SIM115 - held until release
+        """Take the lock; does not wait. Raises JournalLocked naming the holder's process id,
+        ConfigurationError where a lock cannot be had at all."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _unusable(self._journal, error) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            file.close()
+        except OSError as error:
+            holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(file)
+            if not isinstance(error, BlockingIOError):
+                raise _unusable(self._journal, error) from error
             raise JournalLocked(
-                f"the journal {self._path.with_suffix('')} is in use by another run, "
+                f"the journal {self._journal} is in use by another run, "
                 f"process id {holder}: stop that one, or set another JOURNAL_PATH"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
         self._file = file
+        # The number only serves a message: a full disk must not keep the bridge from starting.
+        with suppress(OSError):
+            os.pwrite(file, f"{os.getpid():<20}".encode("ascii"), 0)
 
     @property
     def held(self) -> bool:
@@ -98,7 +106,7 @@ class Lock:
     def release(self) -> None:
         """Give the lock back. Idempotent."""
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
             self._file = None
 
 
@@ -110,6 +118,8 @@ def prepare_folder(path: Path) -> None:
         raise _unusable(path, error) from error
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise _unusable(path, "not a file in a folder that can be written")
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise _unusable(path, "a file that cannot be read and written")
 
 
 def _unusable(path: Path, why: object) -> ConfigurationError:
@@ -121,8 +131,7 @@ def _unusable(path: Path, why: object) -> ConfigurationError:
 
 def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
     """The one writing connection. Raises JournalDamaged, JournalNewer or JournalError."""
-    with translated():
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    with _opened(path) as db, _refusal_is_damage():
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
@@ -132,15 +141,51 @@ def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
     return db
 
 
+def create(path: Path) -> sqlite3.Connection:
+    """A new journal that nobody uses yet, all of it in the one file. To be moved into its place
+    when it is whole, so that a file in that place is never half made."""
+    with _opened(path) as db:
+        db.execute("PRAGMA synchronous = FULL")
+        _migrate(db, path)
+    return db
+
+
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, beside a running daemon."""
-    with translated():
-        if not path.exists():
-            raise JournalError(f"there is no journal at {path}")
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    """A connection that only reads, beside a running daemon. Raises JournalDamaged, JournalNewer
+    or JournalError."""
+    if not path.exists():
+        raise JournalError(f"there is no journal at {path}")
+    with _opened(path) as db:
         db.execute("PRAGMA query_only = ON")
         _refuse_newer(db, path)
     return db
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that is closed again when setting it up fails: were it left to the garbage
+    collector, it would delete the log of the file that has taken the damaged one's place."""
+    with translated():
+        db = sqlite3.connect(
+            path.absolute(), isolation_level=None, check_same_thread=False, timeout=30
+        )
+        try:
+            yield db
+        except BaseException:
+            db.close()
+            raise
+
+
+@contextmanager
+def _refusal_is_damage() -> Iterator[None]:
+    """A file that SQLite will not work with although the disk would let it was not written by
+    us like that: a schema that does not fit, a format it does not know."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if _primary(error) in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY):
+            raise JournalDamaged(f"the journal is damaged: {error}") from error
+        raise
 
 
 def _version(db: sqlite3.Connection) -> int:
@@ -164,15 +209,39 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def packed(seqs: Iterable[int]) -> bytes:
+    """Sequence numbers as a column holds them."""
+    return array("q", seqs).tobytes()
+
+
+def unpacked(blob: bytes) -> tuple[int, ...]:
+    seqs = array("q")
+    seqs.frombytes(blob)
+    return tuple(seqs)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """SQLite's errors as the bridge's: damage apart from what may pass (a full disk)."""
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except sqlite3.Error as error:
+        if _is_damage(error):
+            raise JournalDamaged(f"the journal is damaged: {error}") from error
         raise JournalError(f"the journal could not be used: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise JournalDamaged(f"the journal is damaged: {error}") from error
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    if "Could not decode" in str(error):  # text that is not UTF-8; comes without a code
+        return True
+    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
+    return _primary(error) in damage
+
+
+def _primary(error: sqlite3.Error) -> int:
+    # Errors of Python's module itself (a closed connection) have no code.
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 @contextmanager

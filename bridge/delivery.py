@@ -1,0 +1,302 @@
+"""One worker a sink: pending → write → settle → back off.
+
+The worker's thread owns the lanes; the sink's answers come in from its own threads through a
+queue. In each round it takes the answers in, settles them in one transaction, loads what is new,
+and begins the writes that are due. Nothing is written before what was confirmed is settled.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+from random import Random
+
+from bridge.clock import Clock
+from bridge.errors import (
+    ConfigurationError,
+    ContentRefused,
+    Held,
+    JournalDamaged,
+    JournalError,
+    SinkError,
+    Transient,
+)
+from bridge.histogram import BATCH_BOUNDS, LATENCY_BOUNDS, Histogram
+from bridge.journal import Journal, Settlement
+from bridge.lanes import Lane
+from bridge.loading import Loader
+from bridge.policy import RetryPolicy
+from bridge.reading import Entry
+from bridge.sinks.base import Outcome, Sink
+
+log = logging.getLogger(__name__)
+
+SLOW_SECONDS = 1.0  # a write open for longer no longer holds the others up
+IDLE_SECONDS = 1.0
+JOURNAL_RETRY_SECONDS = 1.0
+LAST_ANSWERS_SECONDS = 3.0
+REFUSED_REMEDY = (
+    "nothing of the latest batches was accepted, so the destination is taken to be at fault and "
+    "nothing is given up: compare topic and table with what the bridge writes (run `check`)"
+)
+NO_ROOM_REMEDY = (
+    "the store of dead letters is full: export and purge it, or raise DEAD_LETTER_MAX_BYTES"
+)
+
+_Answer = tuple[Lane, "Future[Outcome]"]
+
+
+class Delivery:
+    """Runs in its own thread (`run`); the other methods are safe from any thread."""
+
+    def __init__(
+        self, sink: Sink, journal: Journal, retry: RetryPolicy, clock: Clock, random: Random
+    ) -> None:
+        self.sink = sink
+        self._journal = journal
+        self._retry = retry
+        self._clock = clock
+        self._random = random
+        self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._unsaved: list[Settlement] = []
+        self.retries: Counter[str] = Counter()
+        self.batch_sizes = Histogram(BATCH_BOUNDS)
+        self.latencies = Histogram(LATENCY_BOUNDS)
+        self.held: str | None = None
+        self.last_error: str | None = None
+        journal.listen(self._wake.set)
+
+    # --- from any thread --------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin no more writes and end `run` as soon as the open ones are answered."""
+        self._stop.set()
+        self._wake.set()
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything in the journal is resolved for this sink."""
+        return self._journal.pending(self.sink.name) == 0
+
+    # --- the worker's thread ----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Deliver until `stop`. Raises JournalDamaged, and whatever a sink should not raise."""
+        self._open()
+        name = self.sink.name
+        self._loader = Loader(
+            self._journal, self.sink.lane, self._troubled, self._journal.resume(name)
+        )
+        self._loader.take_over(self._undecided())
+        while not self._stop.is_set():
+            wait = self._round()
+            if wait > 0:
+                self._wake.wait(wait)
+                self._wake.clear()
+        self._finish()
+
+    def _open(self) -> None:
+        attempts = 0
+        while not self._stop.is_set():
+            try:
+                self.sink.open()
+            except ConfigurationError as error:
+                if attempts == 0:
+                    raise  # found at the start: for the operator, before anything is taken
+                attempts += 1
+                self._not_open(Held("configuration", str(error), str(error)), attempts)
+            except SinkError as error:
+                attempts += 1
+                self._not_open(error, attempts)
+            else:
+                self.held = self.last_error = None
+                return
+
+    def _not_open(self, error: SinkError, attempts: int) -> None:
+        self.held = error.remedy if isinstance(error, Held) else None
+        self._note(error, "")
+        self._stop.wait(self._retry.delay(attempts, self._random))
+
+    def _undecided(self) -> list[Entry]:
+        """The entries of an append that was written down and not resolved."""
+        intent = self._journal.append_intent(self.sink.name)
+        if intent is None:
+            return []
+        resume = self._journal.resume(self.sink.name)
+        beyond = {seq for progress in resume.lanes.values() for seq in progress.beyond}
+        if intent.seqs[0] <= resume.position or intent.seqs[0] in beyond:
+            return []
+        return self._journal.entries(intent.seqs)
+
+    def _round(self) -> float:
+        """One round; answers how many seconds to sleep unless woken."""
+        self._take_answers()
+        try:
+            self._save()
+            more = self._loader.load()
+        except JournalDamaged:
+            raise
+        except JournalError as error:
+            log.error(
+                "the journal cannot be used; nothing is sent until it can",
+                extra={"fields": {"sink": self.sink.name, "error": str(error)}},
+            )
+            self._stop.wait(JOURNAL_RETRY_SECONDS)
+            return 0.0
+        wait = self._dispatch_all()
+        self._sum_up()
+        return 0.0 if more else wait
+
+    def _dispatch_all(self) -> float:
+        now = self._clock.monotonic()
+        wait = IDLE_SECONDS
+        for lane in list(self._loader.lanes.values()):
+            if lane.in_flight:
+                continue
+            if lane.idle:
+                self._loader.forget_idle(lane)
+            elif lane.nothing_accepted:
+                self._hold(lane, now)
+            elif lane.batch or lane.queue:
+                if now >= lane.retry_at:
+                    self._begin(lane, now)
+                else:
+                    wait = min(wait, lane.retry_at - now)
+        return wait
+
+    def _begin(self, lane: Lane, now: float) -> None:
+        batch = lane.next_batch(self.sink.policy)
+        lane.in_flight, lane.sent_at = True, now
+        self.batch_sizes.observe(len(batch))
+        future = self.sink.write(batch)
+        future.add_done_callback(lambda done: self._hand_over(lane, done))
+
+    def _hand_over(self, lane: Lane, future: Future[Outcome]) -> None:
+        # In a thread of the sink: the worker does the rest.
+        self._answers.put((lane, future))
+        self._wake.set()
+
+    def _take_answers(self) -> None:
+        while True:
+            try:
+                lane, future = self._answers.get_nowait()
+            except queue.Empty:
+                return
+            lane.in_flight = False
+            self._take(lane, future)
+
+    def _take(self, lane: Lane, future: Future[Outcome]) -> None:
+        letters_allowed = self._journal.has_room_for_letters()
+        try:
+            settlement = lane.answered(future.result(), letters_allowed)
+        except ContentRefused as error:
+            self._count(error)
+            settlement = lane.refused(error.detail, letters_allowed)
+        except SinkError as error:
+            self._failed(lane, error)
+            return
+        except JournalDamaged:
+            raise
+        except JournalError as error:
+            self._failed(lane, Transient("journal", str(error)))
+            return
+        if settlement is not None:
+            self._worked(lane, settlement)
+
+    def _worked(self, lane: Lane, settlement: Settlement) -> None:
+        self._unsaved.append(settlement)
+        if lane.attempts and settlement.settled:
+            log.info(
+                "sink works again",
+                extra={"fields": {"sink": self.sink.name, "lane": lane.key}},
+            )
+        if settlement.settled:
+            lane.attempts, lane.held, lane.error = 0, None, None
+            self._observe(settlement.settled)
+        for refused in settlement.refused:
+            log.warning(
+                "refused by the sink for good: kept as a dead letter",
+                extra={
+                    "fields": {
+                        "sink": self.sink.name,
+                        "event_id": refused.entry.reading.event_id.hex(),
+                        "detail": refused.detail,
+                    }
+                },
+            )
+
+    def _observe(self, settled: Sequence[Entry]) -> None:
+        now = self._clock.now_us()
+        # In order of arrival, hence from the youngest to the oldest when read backwards.
+        self.latencies.observe_ascending(
+            [max(0, now - entry.reading.received_us) / 1e6 for entry in reversed(settled)]
+        )
+
+    def _failed(self, lane: Lane, error: SinkError) -> None:
+        lane.attempts += 1
+        lane.retry_at = self._clock.monotonic() + self._retry.delay(lane.attempts, self._random)
+        lane.held = error.remedy if isinstance(error, Held) else None
+        lane.error = str(error)
+        self._note(error, lane.key)
+
+    def _hold(self, lane: Lane, now: float) -> None:
+        """Nothing was accepted beside the refused: the destination is at fault, not the entries."""
+        detail = lane.suspects[0].detail
+        room = self._journal.has_room_for_letters()
+        lane.give_back_suspects()
+        remedy = REFUSED_REMEDY if room else NO_ROOM_REMEDY
+        self._failed(lane, Held("refused", detail, remedy))
+
+    def _note(self, error: SinkError, lane: str) -> None:
+        self._count(error)
+        self.last_error = str(error)
+        log.warning(
+            "sink failed, trying again",
+            extra={"fields": self._fields(error, lane)},
+        )
+
+    def _fields(self, error: SinkError, lane: str) -> dict[str, str]:
+        fields = {"sink": self.sink.name, "reason": error.reason, "detail": error.detail}
+        if lane:
+            fields["lane"] = lane
+        if isinstance(error, Held):
+            fields["remedy"] = error.remedy
+        return fields
+
+    def _count(self, error: SinkError) -> None:
+        self.retries[error.reason] += 1
+
+    def _save(self) -> None:
+        """Settle what was answered. Raises JournalError, and keeps it for the next round."""
+        if self._unsaved:
+            self._journal.settle(self.sink.name, self._unsaved, self._loader.position())
+            self._unsaved = []
+
+    def _sum_up(self) -> None:
+        lanes = self._loader.lanes.values()
+        self.held = next((lane.held for lane in lanes if lane.held), None)
+        self.last_error = next((lane.error for lane in lanes if lane.error), None)
+
+    def _troubled(self, lane: Lane) -> bool:
+        if lane.attempts:
+            return True
+        return lane.in_flight and self._clock.monotonic() - lane.sent_at > SLOW_SECONDS
+
+    def _finish(self) -> None:
+        """Take in what is answered soon; what is not stays in the journal."""
+        deadline = self._clock.monotonic() + LAST_ANSWERS_SECONDS
+        while any(lane.in_flight for lane in self._loader.lanes.values()):
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                break
+            self._wake.wait(min(left, 0.2))
+            self._wake.clear()
+            self._take_answers()
+        self._take_answers()
+        self._save()

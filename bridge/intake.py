@@ -1,0 +1,68 @@
+"""Parse → journal: what stands between a message and its acknowledgement."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from bridge.journal import Journal
+from bridge.reading import Limits, Message, Reading, Rejection, parse
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Used from the subscriber's thread alone."""
+
+    def __init__(self, journal: Journal, limits: Limits) -> None:
+        self._journal = journal
+        self._limits = limits
+
+    @property
+    def full(self) -> bool:
+        """Whether the journal takes nothing now."""
+        return self._journal.full
+
+    def take(self, messages: Sequence[Message]) -> frozenset[int]:
+        """Judge a batch and commit it, readings and dead letters alike. On disk when it returns:
+        all may be acknowledged but the ones answered, by index, for which there was no room.
+        Raises JournalError, having taken nothing."""
+        readings: list[Reading] = []
+        rejections: list[Rejection] = []
+        places: list[int] = []
+        for place, message in enumerate(messages):
+            judged = parse(message, self._limits)
+            if isinstance(judged, Reading):
+                readings.append(judged)
+            else:
+                rejections.append(judged)
+                places.append(place)
+        result = self._journal.append(readings, rejections)
+        if rejections:
+            self._tell(rejections, result.deferred)
+        return frozenset(places[index] for index in result.deferred)
+
+    def upkeep(self) -> None:
+        """A step of the journal's upkeep. Raises JournalError."""
+        self._journal.maintain()
+
+    @staticmethod
+    def _tell(rejections: Sequence[Rejection], deferred: frozenset[int]) -> None:
+        for index, rejection in enumerate(rejections):
+            if index not in deferred:
+                log.warning(
+                    "message refused: kept as a dead letter (see `dead-letters list`)",
+                    extra={
+                        "fields": {
+                            "reason": rejection.reason,
+                            "detail": rejection.detail,
+                            "topic": rejection.topic,
+                        }
+                    },
+                )
+        if deferred:
+            log.error(
+                "refused messages are left unacknowledged: the store of dead letters is full. "
+                "Export and purge it, raise DEAD_LETTER_MAX_BYTES or set PUBSUB_DEAD_LETTER_TOPIC",
+                extra={"fields": {"messages": len(deferred)}},
+            )

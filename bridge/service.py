@@ -1,0 +1,291 @@
+"""Start and stop order, signals, supervision of threads; and what the daemon shows of itself.
+
+Start: journal (open already), HTTP, delivery, subscriber. Stop: subscriber first, so that nothing
+comes in any more; then delivery, until the journal is drained or the time is up; then sinks;
+the journal last, for everything before writes into it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Protocol
+
+from bridge.clock import Clock
+from bridge.delivery import Delivery
+from bridge.errors import EXIT_FATAL, EXIT_OK, EXIT_UNSETTLED, FatalError
+from bridge.forwarder import Forwarder
+from bridge.journal import Journal
+from bridge.snapshot import Ledger, SinkState, State
+from bridge.subscriber import Subscriber
+from bridge.watch import Watch
+
+log = logging.getLogger(__name__)
+
+ROUND_SECONDS = 0.2
+LEAVE_SECONDS = 5.0
+SUMMARY_SECONDS = 60.0
+WARN_SHARE = 0.8
+GROWTH_SAMPLES = 60
+
+
+class Web(Protocol):
+    """The HTTP side as the service sees it."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Service:
+    """One run of the daemon. `run` belongs to the main thread; `state`, `ledger`, `stalled` and
+    `beat` (the web side's `Daemon`) are safe from any."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        subscriber: Subscriber,
+        deliveries: Sequence[Delivery],
+        forwarder: Forwarder | None,
+        drain_seconds: float,
+        clock: Clock,
+    ) -> None:
+        self._journal = journal
+        self._subscriber = subscriber
+        self._deliveries = deliveries
+        self._forwarder = forwarder
+        self._drain_seconds = drain_seconds
+        self._clock = clock
+        self._watch = Watch(clock, ("the intake", "the HTTP server"))
+        self._signals = 0
+        self._failure: BaseException | None = None
+        self._threads: dict[str, threading.Thread] = {}
+        self._second_at = self._summary_at = clock.monotonic()
+        self._growth: deque[tuple[float, int]] = deque(maxlen=GROWTH_SAMPLES)
+        self._summed = self._totals()
+
+    # --- the main thread --------------------------------------------------------------------------
+
+    def run(self, web: Web) -> int:
+        """Run until a signal or a failure; answers the exit code."""
+        self._handle_signals()
+        web.start()
+        for delivery in self._deliveries:
+            self._start(f"delivery-{delivery.sink.name}", delivery.run)
+        if self._forwarder is not None:
+            self._start("dead-letters", self._forwarder.run)
+        self._start("subscriber", self._subscriber.run)
+        while not self._signals and self._failure is None:
+            self._sleep()
+            self._every_second()
+        code = self._shut_down()
+        web.stop()
+        return code
+
+    def _handle_signals(self) -> None:
+        def count(_number: int, _frame: FrameType | None) -> None:
+            self._signals += 1
+
+        signal.signal(signal.SIGTERM, count)
+        signal.signal(signal.SIGINT, count)
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                target()
+            except BaseException as error:  # noqa: BLE001 - the thread's top: ends the process
+                self._failure = self._failure or error
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        self._threads[name] = thread
+        thread.start()
+
+    def _sleep(self) -> None:
+        # Not an event: a signal handler may not take its lock.
+        self._threads["subscriber"].join(ROUND_SECONDS)
+
+    def _every_second(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._second_at < 1.0:
+            return
+        self._second_at = now
+        if self._subscriber.moving:
+            self._watch.beat("the intake")
+        if still := self._watch.look():
+            self._failure = FatalError(f"{still}: ending, to be started again on the same disk")
+        self._growth.append((now, self._journal.used_bytes))
+        self._warn_of_fullness()
+        if now - self._summary_at >= SUMMARY_SECONDS:
+            self._summary_at = now
+            self._sum_up()
+
+    def _warn_of_fullness(self) -> None:
+        share = self._journal.used_bytes / self._journal.ceiling_bytes
+        if share < WARN_SHARE:
+            return
+        sink, site = self._journal.fullest() or ("", "")
+        fields = {"percent": round(share * 100), "sink": sink, "site": site}
+        if self._journal.full:
+            log.error(
+                "the journal is full: no more messages are acknowledged, the broker keeps them. "
+                "Mend the sink that fills it, or raise JOURNAL_MAX_BYTES",
+                extra={"fields": fields},
+            )
+        else:
+            log.warning(
+                "the journal fills up. Mend the sink that fills it, or raise JOURNAL_MAX_BYTES",
+                extra={"fields": fields},
+            )
+
+    def _sum_up(self) -> None:
+        before, self._summed = self._summed, self._totals()
+        fields = {name: self._summed[name] - before[name] for name in before}
+        pending = {
+            f"pending_{d.sink.name}": self._journal.pending(d.sink.name) for d in self._deliveries
+        }
+        log.info("last minute", extra={"fields": {**fields, **pending}})
+
+    def _totals(self) -> dict[str, int]:
+        sites = self._journal.sites().values()
+        totals = {
+            "received": sum(site.received for site in sites),
+            "accepted": sum(site.accepted for site in sites),
+            "duplicates": sum(site.duplicates for site in sites),
+            "rejected": sum(site.rejected for site in sites),
+        }
+        for delivery in self._deliveries:
+            name = delivery.sink.name
+            totals[f"settled_{name}"] = sum(site.sinks[name].settled for site in sites)
+        return totals
+
+    # --- stopping ---------------------------------------------------------------------------------
+
+    def _shut_down(self) -> int:
+        if self._failure is not None:
+            return self._fail(self._failure)
+        log.info("stopping: taking no more messages, settling what is in the journal")
+        self._subscriber.stop()
+        self._wait_for("subscriber", LEAVE_SECONDS)
+        self._drain()
+        left = self._unsettled()
+        self._stop_delivery()
+        if self._failure is not None and left:
+            return self._fail(self._failure)
+        self._journal.close()
+        if left or self._signals > 1:
+            log.warning(
+                "stopped with readings in the journal: they are sent after the next start",
+                extra={"fields": {"readings": left}},
+            )
+            return EXIT_UNSETTLED
+        log.info("stopped: everything is settled")
+        return EXIT_OK
+
+    def _fail(self, failure: BaseException) -> int:
+        code = failure.exit_code if isinstance(failure, FatalError) else EXIT_FATAL
+        known = isinstance(failure, FatalError)
+        log.critical(str(failure), exc_info=None if known else failure)
+        self._subscriber.stop()
+        self._stop_delivery()
+        self._journal.close()
+        return code
+
+    def _drain(self) -> None:
+        deadline = self._clock.monotonic() + self._drain_seconds
+        while (
+            self._unsettled()
+            and self._signals < 2
+            and self._failure is None
+            and self._clock.monotonic() < deadline
+        ):
+            self._watch.beat("the intake")
+            threading.Event().wait(0.05)
+
+    def _unsettled(self) -> int:
+        readings = sum(self._journal.pending(d.sink.name) for d in self._deliveries)
+        letters = self._forwarder is not None and self._forwarder.waiting
+        return readings + int(letters)
+
+    def _stop_delivery(self) -> None:
+        at_once = self._signals > 1 or self._failure is not None
+        for delivery in self._deliveries:
+            delivery.stop()
+        if self._forwarder is not None:
+            self._forwarder.stop()
+        for name in self._threads:
+            if name != "subscriber":
+                self._wait_for(name, 0.2 if at_once else LEAVE_SECONDS)
+        for delivery in self._deliveries:
+            delivery.sink.close()
+        if self._forwarder is not None:
+            self._forwarder.close()
+
+    def _wait_for(self, name: str, seconds: float) -> None:
+        """Wait for a thread, but not past a second signal."""
+        deadline = self._clock.monotonic() + seconds
+        thread = self._threads[name]
+        while thread.is_alive() and self._clock.monotonic() < deadline and self._signals < 2:
+            thread.join(0.05)
+
+    # --- what the web side sees -------------------------------------------------------------------
+
+    def state(self) -> State:
+        subscriber = self._subscriber
+        return State(
+            unready=self._unready(),
+            loss=self._journal.loss,
+            mqtt_connected=subscriber.connected,
+            sessions_lost=subscriber.sessions_lost,
+            retained_ignored=subscriber.retained_ignored,
+            qos0_dropped=subscriber.qos0_dropped,
+            broker_dropped=subscriber.broker_dropped,
+            rejected_by_reason=self._journal.rejected_by_reason(),
+            journal_bytes=self._journal.used_bytes,
+            journal_seconds_until_full=self._seconds_until_full(),
+            dedupe_window_seconds=self._journal.dedupe_window_seconds(),
+            sinks=tuple(self._sink_states()),
+        )
+
+    def _unready(self) -> str | None:
+        if not self._subscriber.subscribed:
+            return self._subscriber.problem or "not subscribed"
+        return "the journal is full" if self._journal.full else None
+
+    def _sink_states(self) -> Iterator[SinkState]:
+        now = self._clock.now_us()
+        for delivery in self._deliveries:
+            name = delivery.sink.name
+            oldest = self._journal.oldest_pending_us(name)
+            yield SinkState(
+                name=name,
+                pending=self._journal.pending(name),
+                oldest_pending_seconds=0.0 if oldest is None else max(0, now - oldest) / 1e6,
+                held=delivery.held,
+                last_error=delivery.last_error,
+                retries=dict(delivery.retries),
+                batch_size=delivery.batch_sizes.counts(),
+                settle_latency_seconds=delivery.latencies.counts(),
+            )
+
+    def _seconds_until_full(self) -> float:
+        samples = list(self._growth)
+        if len(samples) < 2:
+            return float("inf")
+        (first_at, first), (last_at, last) = samples[0], samples[-1]
+        if last <= first or last_at <= first_at:
+            return float("inf")
+        rate = (last - first) / (last_at - first_at)
+        return max(0.0, (self._journal.ceiling_bytes - last) / rate)
+
+    def ledger(self) -> Ledger:
+        return Ledger(self._journal.sites(), self._subscriber.taken)
+
+    def stalled(self) -> str | None:
+        return self._watch.stalled()
+
+    def beat(self) -> None:
+        self._watch.beat("the HTTP server")

@@ -1,0 +1,99 @@
+"""The destination table over REST: its schema, which ids it has, rows in its JSON form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import requests
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.exceptions import GoogleAuthError, TransportError
+from google.cloud import bigquery
+
+from bridge.errors import ConfigurationError, ContentRefused, SinkError, Transient
+from bridge.reading import Entry
+from bridge.settings import Settings
+from bridge.sinks import connect
+from bridge.sinks.codes import http_error
+from bridge.sinks.schema import Column, problems
+from bridge.times import from_us
+
+TIMEOUT_SECONDS = 15.0
+
+
+class Table:
+    """Blocking calls with explicit deadlines and no retries of their own. Raises SinkError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.id = f"{settings.gcp_project_id}.{settings.bigquery_dataset}.{settings.bigquery_table}"
+        self.path = (
+            f"projects/{settings.gcp_project_id}/datasets/{settings.bigquery_dataset}"
+            f"/tables/{settings.bigquery_table}"
+        )
+        self.client: Any = connect.bigquery(settings)
+
+    def require_schema(self) -> None:
+        """Raises ConfigurationError where the table's columns do not fit."""
+        try:
+            table = self.client.get_table(self.id, retry=None, timeout=TIMEOUT_SECONDS)
+        except ERRORS as error:
+            raise rest_error(error, self.id) from error
+        found = [Column(field.name, field.field_type, field.mode) for field in table.schema]
+        if wrong := problems(found):
+            raise ConfigurationError(
+                f"BIGQUERY_TABLE={self.id!r}: the table does not fit: {'; '.join(wrong)}. "
+                "Remedy: mend these columns, or name another table (`provision` makes one)."
+            )
+
+    def ids_present(self, entries: Sequence[Entry]) -> set[str]:
+        """Which of these entries' event ids the table holds already."""
+        times = [entry.reading.event_us for entry in entries]
+        parameters = [
+            bigquery.ArrayQueryParameter(
+                "ids", "STRING", [entry.reading.event_id.hex() for entry in entries]
+            ),
+            bigquery.ScalarQueryParameter("first", "TIMESTAMP", from_us(min(times))),
+            bigquery.ScalarQueryParameter("last", "TIMESTAMP", from_us(max(times))),
+        ]
+        # The time range keeps it to the partitions that can hold them.
+        query = (
+            f"SELECT event_id FROM `{self.id}` WHERE event_id IN UNNEST(@ids) "
+            "AND event_time BETWEEN @first AND @last"
+        )
+        try:
+            rows = self.client.query(
+                query,
+                job_config=bigquery.QueryJobConfig(query_parameters=parameters),
+                retry=None,
+                job_retry=None,
+                timeout=TIMEOUT_SECONDS,
+            ).result(retry=None, job_retry=None, timeout=TIMEOUT_SECONDS)
+            return {row["event_id"] for row in rows}
+        except ERRORS as error:
+            raise _definite(rest_error(error, self.id)) from error
+
+    def close(self) -> None:
+        self.client.close()
+
+
+# Whatever the REST client raises: service errors, credentials, connections, timeouts.
+ERRORS = (GoogleAPICallError, GoogleAuthError, requests.RequestException, OSError, TimeoutError)
+
+
+def rest_error(error: Exception, what: str) -> SinkError:
+    """The bridge's error for whatever the REST client raised."""
+    if isinstance(error, GoogleAPICallError):
+        reasons = [str(item.get("reason", "")) for item in error.errors if isinstance(item, dict)]
+        return http_error(int(error.code or 0), reasons, str(error.message), what)
+    if isinstance(error, TransportError | OSError):
+        return Transient("unavailable", str(error))
+    if isinstance(error, GoogleAuthError):
+        return Transient("credentials", str(error))
+    return Transient("unavailable", str(error))
+
+
+def _definite(error: SinkError) -> SinkError:
+    # A query that is refused says nothing about the rows it asks for.
+    if isinstance(error, ContentRefused):
+        return Transient("query_refused", error.detail)
+    return error

@@ -1,0 +1,30 @@
+"""A dead letter as the JSON that the dead-letter topic and the commands show."""
+
+from __future__ import annotations
+
+import base64
+
+import orjson
+
+from bridge.journal.letters import DeadLetter
+from bridge.times import iso_us
+
+
+def letter_fields(letter: DeadLetter) -> dict[str, object]:
+    """The contract's members of a dead letter; `event_id` only where there is one."""
+    fields: dict[str, object] = {
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "topic": letter.topic,
+        "payload_base64": base64.b64encode(letter.payload).decode("ascii"),
+        "payload_bytes": letter.payload_bytes,
+        "received_at": iso_us(letter.received_us),
+        "sink": letter.sink,
+    }
+    if letter.event_id is not None:
+        fields["event_id"] = letter.event_id.hex()
+    return fields
+
+
+def letter_json(letter: DeadLetter) -> bytes:
+    return orjson.dumps(letter_fields(letter))

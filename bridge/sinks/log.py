@@ -1,0 +1,49 @@
+"""LOCAL: each reading is one log line, and that is all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from bridge.policy import BatchPolicy
+from bridge.reading import Entry, Reading
+from bridge.sinks.base import Outcome
+from bridge.times import iso_us
+
+log = logging.getLogger("bridge.readings")
+
+
+class LogSink:
+    """Writes within `write` itself, in the caller's thread."""
+
+    name = "log"
+    policy = BatchPolicy(max_entries=500, max_bytes=8 * 1024**2)
+
+    def open(self) -> None:
+        pass
+
+    def lane(self, reading: Reading) -> str:
+        return ""
+
+    def write(self, batch: Sequence[Entry]) -> Future[Outcome]:
+        for entry in batch:
+            log.info("reading", extra={"fields": _fields(entry.reading), "every": True})
+        done: Future[Outcome] = Future()
+        done.set_result(Outcome([entry.seq for entry in batch], {}))
+        return done
+
+    def close(self) -> None:
+        pass
+
+
+def _fields(reading: Reading) -> dict[str, object]:
+    return {
+        "event_id": reading.event_id.hex(),
+        "site": reading.site,
+        "pi_tag": reading.pi_tag,
+        "sensor_id": reading.sensor_id,
+        "event_time": iso_us(reading.event_us),
+        "value": reading.value,
+        "attributes": reading.attributes or "{}",
+    }

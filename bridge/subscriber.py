@@ -1,0 +1,500 @@
+"""MQTT: connect, subscribe, receive in batches, acknowledge in order after the commit.
+
+One thread does all of it, in a straight line: read what the socket holds, hand the batch to the
+intake (which returns when it is on disk), write the acknowledgements. paho's external loop makes
+that possible: it neither starts a thread nor acknowledges by itself.
+
+Back-pressure is MQTT's own: at most Receive Maximum messages are unacknowledged, and the broker
+keeps the rest. While the journal takes nothing the messages in hand wait here, the connection
+stays alive, and nothing is acknowledged.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, NamedTuple
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from bridge.clock import Clock
+from bridge.errors import ConfigurationError, JournalDamaged, JournalError
+from bridge.intake import Intake
+from bridge.policy import RetryPolicy
+from bridge.reading import Message
+from bridge.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RECEIVE_MAXIMUM = 1_000
+BATCH = 500  # messages of one commit
+LINGER_SECONDS = 0.004  # how long the first message of a commit waits for others
+KEEP_ALIVE_SECONDS = 30
+CONNECT_SECONDS = 5.0
+UPKEEP_SECONDS = 1.0
+BARRIER_SECONDS = 5.0
+RESUBSCRIBE_SECONDS = 15.0
+POLL_SECONDS = 0.2
+MOVING_SECONDS = 8.0  # a connection attempt takes CONNECT_SECONDS
+DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
+# Never subscribed to: the broker's answer to leaving it says that it has read what came before.
+BARRIER_TOPIC = "fcts-bridge/barrier"
+UNSUPPORTED_VERSION = 132
+SILENT_ENDS = 3  # connections in a row that ended before the broker said anything
+
+
+class Received(NamedTuple):
+    """A message in hand. `mid` 0: QoS 0, there is nothing to acknowledge."""
+
+    message: Message
+    mid: int
+    retained: bool
+
+
+class _Barrier(NamedTuple):
+    """An UNSUBSCRIBE under way, and what had been acknowledged before it went out."""
+
+    mid: int
+    acknowledged: int
+    seq: int
+
+
+@dataclass
+class _Link:
+    """What holds for one connection only. Times: monotonic seconds."""
+
+    began_at: float
+    answered: bool = False  # CONNACK came, good or bad
+    was_subscribed: bool = False
+    fall_back: bool = False
+    received: int = 0  # readings on this connection, and of them those done with
+    acknowledged: int = 0
+    deferred: int = 0
+    barrier: _Barrier | None = None
+    barrier_at: float = 0.0
+    confirmed_seq: int = -1
+    first_at: float = 0.0  # when the oldest message in hand came
+    upkeep_at: float = 0.0
+    subscribe_at: float = 0.0
+
+
+class Session(NamedTuple):
+    """What the subscriber may ask of and tell the journal about the broker's session."""
+
+    known: Callable[[], str | None]
+    remember: Callable[[str], None]
+    last_seq: Callable[[], int]
+    acknowledged: Callable[[int], None]
+    letters_fit: Callable[[], bool]
+
+
+class Subscriber:
+    """`run` belongs to one thread; `stop` and the attributes may be used from any."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        intake: Intake,
+        session: Session,
+        clock: Clock,
+        random: Random,
+        password: str | None = None,
+    ) -> None:
+        self._settings = settings
+        self._intake = intake
+        self._session = session
+        self._clock = clock
+        self._random = random
+        self._password = password
+        self._retry = RetryPolicy(initial=0.2, maximum=10.0)
+        self._stop = threading.Event()
+        self._version = mqtt.MQTTv5
+        self._client = self._make_client()
+        self._waiting: list[Received] = []
+        self._link = _Link(clock.monotonic())
+        self._silent_ends = 0
+        self._retry_at = 0.0
+        self.connected = False
+        self.subscribed = False
+        self.problem: str | None = "not connected to the broker yet"
+        self.taken = 0
+        self.retained_ignored = 0
+        self.qos0_dropped = 0
+        self.sessions_lost = 0
+        self.broker_dropped: int | None = None
+        self._beat_at = clock.monotonic()
+
+    def stop(self) -> None:
+        """Take no more; `run` ends after what is in hand is taken and acknowledged."""
+        self._stop.set()
+
+    @property
+    def moving(self) -> bool:
+        """Whether the thread has come round lately."""
+        return self._clock.monotonic() - self._beat_at < MOVING_SECONDS
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Receive until `stop`. Raises JournalDamaged."""
+        failures = 0
+        while not self._stop.is_set():
+            if self._connect():
+                self._serve()
+            failures = 0 if self._link.was_subscribed else failures + 1
+            if not self._stop.is_set() and failures:
+                self._pause(self._retry.delay(failures, self._random))
+        self._leave()
+
+    def _pause(self, seconds: float) -> None:
+        deadline = self._clock.monotonic() + seconds
+        while not self._stop.is_set() and self._clock.monotonic() < deadline:
+            self._upkeep()
+            self._take_waiting(acknowledge=False)
+            self._stop.wait(min(POLL_SECONDS, seconds))
+
+    def _connect(self) -> bool:
+        self._link = _Link(self._clock.monotonic())
+        settings = self._settings
+        try:
+            self._client.connect(
+                settings.mqtt_broker,
+                settings.mqtt_port,
+                keepalive=KEEP_ALIVE_SECONDS,
+                **self._connect_options(),
+            )
+        except (OSError, ssl.SSLError) as error:
+            self._disturbed(f"the broker cannot be reached: {error}")
+            return False
+        return True
+
+    def _connect_options(self) -> dict[str, Any]:
+        if self._version != mqtt.MQTTv5:
+            return {}
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._settings.mqtt_session_expiry_seconds
+        properties.ReceiveMaximum = RECEIVE_MAXIMUM
+        return {"clean_start": False, "properties": properties}
+
+    def _serve(self) -> None:
+        """One connection, from CONNECT until it is gone or `stop`."""
+        while not self._stop.is_set() and self._client.socket() is not None:
+            self._read(self._timeout())
+            if self._due():
+                self._take_waiting(acknowledge=True)
+            self._write()
+            self._client.loop_misc()
+            self._upkeep()
+        if not self._stop.is_set():
+            self._connection_gone()
+
+    def _timeout(self) -> float:
+        if not self._waiting or self._held_up:
+            return POLL_SECONDS
+        return max(0.0, self._link.first_at + LINGER_SECONDS - self._clock.monotonic())
+
+    def _read(self, timeout: float) -> None:
+        """Read packets until the socket is empty, a batch is full or its time is over."""
+        socket = self._client.socket()
+        if socket is None or len(self._waiting) >= RECEIVE_MAXIMUM + BATCH:
+            self._stop.wait(POLL_SECONDS)  # only a broker that ignores Receive Maximum gets here
+            return
+        if not self._ready(socket, timeout):
+            return
+        while len(self._waiting) < BATCH or self._held_up:
+            before = self._link.received
+            if self._client.loop_read() != mqtt.MQTT_ERR_SUCCESS or self._link.received == before:
+                break
+
+    def _ready(self, socket: Any, timeout: float) -> bool:
+        if isinstance(socket, ssl.SSLSocket) and socket.pending():
+            return True
+        poll = select.poll()
+        flags = select.POLLIN | (select.POLLOUT if self._client.want_write() else 0)
+        poll.register(socket, flags)
+        events = poll.poll(timeout * 1000)
+        return any(event & ~select.POLLOUT for _, event in events)
+
+    def _write(self) -> None:
+        if self._client.want_write():
+            self._client.loop_write()
+
+    def _due(self) -> bool:
+        if not self._waiting or self._clock.monotonic() < self._retry_at:
+            return False
+        late = self._clock.monotonic() - self._link.first_at >= LINGER_SECONDS
+        return len(self._waiting) >= BATCH or late
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether the journal takes nothing, and messages wait in hand."""
+        return self._intake.full or self._clock.monotonic() < self._retry_at
+
+    # --- intake and acknowledgement ---------------------------------------------------------------
+
+    def _take_waiting(self, acknowledge: bool) -> None:
+        """Commit what is in hand, batch by batch, and acknowledge it on this connection."""
+        while self._waiting and not self._held_up:
+            batch = self._waiting[:BATCH]
+            live = [index for index, received in enumerate(batch) if not received.retained]
+            try:
+                deferred = self._intake.take([batch[index].message for index in live])
+            except JournalDamaged:
+                raise
+            except JournalError as error:
+                self._cannot_journal(error)
+                return
+            del self._waiting[: len(batch)]
+            self._link.first_at = self._clock.monotonic()
+            self.taken += len(live) - len(deferred)
+            self._link.deferred += len(deferred)
+            if acknowledge:
+                self._acknowledge(batch, {live[place] for place in deferred})
+
+    def _acknowledge(self, batch: list[Received], deferred: set[int]) -> None:
+        for index, received in enumerate(batch):
+            if received.mid and index not in deferred:
+                self._client.ack(received.mid, 1)
+        self._link.acknowledged += len(batch)
+
+    def _cannot_journal(self, error: JournalError) -> None:
+        self._retry_at = self._clock.monotonic() + 1.0
+        log.error(
+            "the journal takes nothing: messages are not acknowledged, the broker keeps them",
+            extra={"fields": {"error": str(error), "in_hand": len(self._waiting)}},
+        )
+
+    def _upkeep(self) -> None:
+        now = self._beat_at = self._clock.monotonic()
+        try:
+            if now - self._link.upkeep_at >= UPKEEP_SECONDS or not self._waiting:
+                self._link.upkeep_at = now
+                self._intake.upkeep()
+        except JournalDamaged:
+            raise
+        except JournalError as error:
+            log.error("the journal's upkeep failed", extra={"fields": {"error": str(error)}})
+        if self.connected:
+            self._see_to_session(now)
+
+    def _see_to_session(self, now: float) -> None:
+        if not self.subscribed and now - self._link.subscribe_at >= RESUBSCRIBE_SECONDS:
+            self._subscribe()
+        if self._link.barrier is None and now - self._link.barrier_at >= BARRIER_SECONDS:
+            self._send_barrier(now)
+        if self._link.deferred and self._session.letters_fit():
+            # Only a new connection makes the broker send again what was left unacknowledged.
+            log.info("there is room for dead letters again: reconnecting to have them sent again")
+            self._client.disconnect()
+
+    # --- what the broker can still send again -----------------------------------------------------
+
+    def _send_barrier(self, now: float) -> None:
+        """Have the broker say that it has read the acknowledgements written so far."""
+        self._link.barrier_at = now
+        if self._link.deferred or self._waiting:
+            return
+        acknowledged, seq = self._link.acknowledged, self._session.last_seq()
+        if seq == self._link.confirmed_seq:
+            return
+        _, mid = self._client.unsubscribe(BARRIER_TOPIC)
+        if mid is not None:
+            self._link.barrier = _Barrier(mid, acknowledged, seq)
+
+    def _on_unsubscribe(self, _c: Any, _u: Any, mid: int, _codes: Any, _p: Any) -> None:
+        barrier, self._link.barrier = self._link.barrier, None
+        if barrier is None or barrier.mid != mid:
+            return
+        # What earlier connections left unacknowledged comes first on this one, at most Receive
+        # Maximum of it: it is confirmed too once so many are, or when nothing else has come.
+        nothing_since = self._link.received == barrier.acknowledged
+        if nothing_since or barrier.acknowledged >= RECEIVE_MAXIMUM:
+            self._link.confirmed_seq = barrier.seq
+            self._session.acknowledged(barrier.seq)
+
+    # --- paho's callbacks, all within the thread --------------------------------------------------
+
+    def _on_connect(self, _c: Any, _u: Any, flags: Any, code: Any, _p: Any) -> None:
+        self._link.answered = True
+        if code.is_failure:
+            self._refused(code)
+            return
+        self.connected = True
+        self._note_session(bool(flags.session_present))
+        self._subscribe()
+
+    def _refused(self, code: Any) -> None:
+        self._disturbed(f"the broker refused the connection: {code}")
+        if code.value == UNSUPPORTED_VERSION and self._version == mqtt.MQTTv5:
+            self._link.fall_back = True
+
+    def _note_session(self, present: bool) -> None:
+        name = f"{self._settings.client_id} at {self._settings.mqtt_broker}"
+        expected = self._session.known() == name and self._settings.mqtt_session_expiry_seconds > 0
+        if not present:
+            # Nothing that was acknowledged or not can come again.
+            self._session.acknowledged(self._session.last_seq())
+            if expected:
+                self.sessions_lost += 1
+                log.error(
+                    "the broker has lost the session: messages that it had queued for the bridge "
+                    "are gone. Look at the broker's persistence and session expiry",
+                    extra={"fields": {"client_id": self._settings.client_id}},
+                )
+        if self._session.known() != name:
+            self._session.remember(name)
+
+    def _subscribe(self) -> None:
+        self._link.subscribe_at = self._clock.monotonic()
+        topic = self._settings.mqtt_topic
+        if self._settings.mqtt_shared_group:
+            topic = f"$share/{self._settings.mqtt_shared_group}/{topic}"
+        if self._version == mqtt.MQTTv5:
+            options = SubscribeOptions(qos=1, retainAsPublished=False, retainHandling=2)
+            counters = SubscribeOptions(qos=0, retainHandling=0)
+            self._client.subscribe([(topic, options), (DROPPED_TOPIC, counters)])
+        else:
+            self._client.subscribe([(topic, 1), (DROPPED_TOPIC, 0)])
+
+    def _on_subscribe(self, _c: Any, _u: Any, _mid: int, codes: Any, _p: Any) -> None:
+        granted = codes[0]
+        if granted.is_failure or granted.value != 1:
+            self.subscribed = False
+            self._disturbed(
+                f"the broker refused the subscription to {self._settings.mqtt_topic} at QoS 1 "
+                f"({granted}): let the bridge's user read it"
+            )
+            return
+        self.subscribed = self._link.was_subscribed = True
+        self.problem = None
+        log.info(
+            "subscribed",
+            extra={"fields": {"topic": self._settings.mqtt_topic, "mqtt": self._version_name()}},
+        )
+
+    def _on_message(self, _c: Any, _u: Any, message: Any) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError as error:
+            topic = error.object.decode("utf-8", "backslashreplace")
+        if topic.startswith("$"):
+            self._on_counter(message.payload)
+            return
+        self._link.received += 1
+        if message.retain:
+            self.retained_ignored += 1
+        elif message.qos == 0 and self._held_up:
+            self._drop_qos0()
+            return
+        if not self._waiting:
+            self._link.first_at = self._clock.monotonic()
+        mid = message.mid if message.qos else 0
+        content = Message(topic, message.payload, self._clock.now_us())
+        self._waiting.append(Received(content, mid, bool(message.retain)))
+
+    def _drop_qos0(self) -> None:
+        self._link.acknowledged += 1
+        self.qos0_dropped += 1
+        log.warning("the journal is full: a QoS 0 message cannot wait and is dropped")
+
+    def _on_counter(self, payload: bytes) -> None:
+        if payload.isdigit():
+            self.broker_dropped = int(payload)
+
+    def _on_disconnect(self, _c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
+        self.connected = self.subscribed = False
+        if not self._stop.is_set():
+            self._disturbed(f"the connection to the broker ended: {code}")
+
+    # --- connections come and go ------------------------------------------------------------------
+
+    def _connection_gone(self) -> None:
+        """What is in hand is journalled all the same, but not acknowledged: acknowledgements
+        are for the connection the message came on. If it comes again it is a duplicate."""
+        self.connected = self.subscribed = False
+        self._take_waiting(acknowledge=False)
+        # What the journal cannot take now is still with the broker.
+        self._waiting.clear()
+        self._silent_ends = 0 if self._link.answered else self._silent_ends + 1
+        # Some brokers close the connection instead of saying that they do not know MQTT 5.
+        if self._link.fall_back or self._silent_ends >= SILENT_ENDS:
+            self._silent_ends = 0
+            self._change_version()
+
+    def _change_version(self) -> None:
+        older = self._version == mqtt.MQTTv5
+        self._version = mqtt.MQTTv311 if older else mqtt.MQTTv5
+        self._client = self._make_client()
+        log.warning(
+            "trying the other MQTT version", extra={"fields": {"mqtt": self._version_name()}}
+        )
+
+    def _leave(self) -> None:
+        """The end: take what is in hand, let the acknowledgements out, say goodbye. The session
+        stays with the broker, which queues for it."""
+        self._take_waiting(acknowledge=self._client.socket() is not None)
+        deadline = self._clock.monotonic() + 1.0
+        if self.connected:
+            self._client.disconnect()
+        while self._client.want_write() and self._clock.monotonic() < deadline:
+            if self._client.socket() is None or self._client.loop_write() != mqtt.MQTT_ERR_SUCCESS:
+                break
+        self.connected = self.subscribed = False
+        self.problem = "stopping"
+
+    def _disturbed(self, problem: str) -> None:
+        self.problem = problem
+        log.warning(
+            problem,
+            extra={
+                "fields": {"broker": f"{self._settings.mqtt_broker}:{self._settings.mqtt_port}"}
+            },
+        )
+
+    def _version_name(self) -> str:
+        return "5" if self._version == mqtt.MQTTv5 else "3.1.1"
+
+    def _make_client(self) -> mqtt.Client:
+        settings = self._settings
+        clean = None if self._version == mqtt.MQTTv5 else False
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            protocol=self._version,
+            manual_ack=True,
+            clean_session=clean,
+        )
+        client.connect_timeout = CONNECT_SECONDS
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
+        client.on_message = self._on_message
+        # With this set, paho leaves writing to the loop: acknowledgements go out together.
+        client.on_socket_register_write = lambda *_: None
+        if settings.mqtt_username is not None:
+            client.username_pw_set(settings.mqtt_username, self._password)
+        if settings.mqtt_tls:
+            _set_tls(client, settings)
+        return client
+
+
+def _set_tls(client: mqtt.Client, settings: Settings) -> None:
+    files = (settings.mqtt_tls_ca_file, settings.mqtt_tls_cert_file, settings.mqtt_tls_key_file)
+    ca, cert, key = (None if file is None else str(file) for file in files)
+    try:
+        client.tls_set(ca_certs=ca, certfile=cert, keyfile=key)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(
+            f"MQTT_TLS_CA_FILE={ca!r}, MQTT_TLS_CERT_FILE={cert!r}, MQTT_TLS_KEY_FILE={key!r}: "
+            f"{error}. Remedy: name PEM files that belong together."
+        ) from error

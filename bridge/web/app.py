@@ -1,0 +1,170 @@
+"""The routes of the HTTP side: read a snapshot, choose who may see it, answer. Nothing is kept.
+
+| path | answer |
+|---|---|
+| `/livez`, `/readyz` | 200 or 503; everybody gets the word, those who may see get the reason |
+| `/metrics` | Prometheus text |
+| `/ledger` | the ledger as JSON |
+| `/` | the operators' page |
+
+Whoever may not see gets 401 for everything else, unknown paths included: what exists here is
+nobody's business either.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, render_template, request
+from markupsafe import Markup
+from werkzeug.exceptions import HTTPException
+
+from bridge.clock import Clock, SystemClock
+from bridge.snapshot import Daemon
+from bridge.times import iso_us
+from bridge.web import metrics
+from bridge.web import page as pages
+from bridge.web.access import Caller, may_see
+from bridge.web.health import Health, live, ready
+from bridge.web.ledger import ledger_document
+
+log = logging.getLogger(__name__)
+
+HEALTH_PATHS = frozenset({"/livez", "/readyz"})
+STYLE = Path(__file__).parent / "templates" / "page.css"
+CHALLENGES = ('Bearer realm="bridge"', 'Basic realm="bridge", charset="UTF-8"')
+
+TokenSource = Callable[[], str | None]
+
+
+def create_app(
+    daemon: Daemon, *, token: TokenSource, local: bool, clock: Clock | None = None
+) -> Flask:
+    """The WSGI application for one daemon.
+
+    token: asked at each request that needs it, so that a rotated token file counts at once; it
+    may raise OSError or ValueError, and then nobody gets in by token.
+    local: everybody may see everything.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False
+    allowed = partial(_may_see, token=token, local=local)
+    style = STYLE.read_text(encoding="utf-8")
+    _guard(app, allowed)
+    _harden(app, style)
+    _add_health(app, daemon, allowed)
+    _add_figures(app, daemon)
+    _add_page(app, daemon, local, style, clock or SystemClock())
+    return app
+
+
+def _may_see(*, token: TokenSource, local: bool) -> bool:
+    if local:
+        return True
+    return may_see(Caller(request.remote_addr, dict(request.headers)), _current(token))
+
+
+def _current(token: TokenSource) -> str | None:
+    try:
+        return token()
+    except (OSError, ValueError) as error:
+        log.warning("the HTTP token cannot be read, so it opens nothing: %s", error)
+        return None
+
+
+def _guard(app: Flask, allowed: Callable[[], bool]) -> None:
+    def refuse_strangers() -> Response | None:
+        if request.path in HEALTH_PATHS or allowed():
+            return None
+        answer = _json({"error": "unauthorized"}, 401)
+        for challenge in CHALLENGES:
+            answer.headers.add("WWW-Authenticate", challenge)
+        return answer
+
+    def explain(error: HTTPException) -> Response:
+        answer = _json({"error": error.name.lower()}, error.code or 500)
+        answer.headers.extend({k: v for k, v in error.get_headers() if k == "Allow"})
+        return answer
+
+    app.before_request(refuse_strangers)
+    app.register_error_handler(HTTPException, explain)
+
+
+def _harden(app: Flask, style: str) -> None:
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    headers = {
+        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
+
+    def add_headers(answer: Response) -> Response:
+        answer.headers.update(headers)
+        return answer
+
+    app.after_request(add_headers)
+
+
+def _add_health(app: Flask, daemon: Daemon, allowed: Callable[[], bool]) -> None:
+    def livez() -> Response:
+        return _health(live(daemon, allowed()))
+
+    def readyz() -> Response:
+        return _health(ready(daemon, allowed()))
+
+    _route(app, "/livez", livez)
+    _route(app, "/readyz", readyz)
+
+
+def _add_figures(app: Flask, daemon: Daemon) -> None:
+    collected = metrics.Metrics(daemon)
+
+    def scrape() -> Response:
+        return Response(collected.text(), content_type=metrics.CONTENT_TYPE)
+
+    def ledger() -> Response:
+        names = [sink.name for sink in daemon.state().sinks]
+        return _json(ledger_document(daemon.ledger(), names), 200)
+
+    _route(app, "/metrics", scrape)
+    _route(app, "/ledger", ledger)
+
+
+def _add_page(app: Flask, daemon: Daemon, local: bool, style: str, clock: Clock) -> None:
+    for function in (pages.count, pages.duration, pages.size, pages.when):
+        app.add_template_filter(function)
+
+    def overview() -> str:
+        shown = pages.page(daemon.state(), daemon.ledger(), daemon.stalled())
+        return render_template(
+            "page.html",
+            page=shown,
+            skips=any(sink.skipped for sink in shown.totals.sinks.values()),
+            local=local,
+            style=Markup(style),
+            now=iso_us(clock.now_us() // 1_000_000 * 1_000_000),
+        )
+
+    _route(app, "/", overview)
+
+
+def _route(app: Flask, path: str, view: Callable[[], Response | str]) -> None:
+    # Without Flask's own OPTIONS: every other method than GET and HEAD is answered by 405.
+    app.add_url_rule(path, view_func=view, methods=["GET"], provide_automatic_options=False)
+
+
+def _health(health: Health) -> Response:
+    return _json(health.document, health.status)
+
+
+def _json(document: dict[str, Any], status: int) -> Response:
+    return Response(json.dumps(document), status, content_type="application/json")

@@ -1,0 +1,123 @@
+"""The daemon's parts, made from the settings. Nothing here runs or connects yet."""
+
+from __future__ import annotations
+
+from random import Random
+
+from bridge.clock import Clock
+from bridge.delivery import Delivery
+from bridge.forwarder import Forwarder
+from bridge.intake import Intake
+from bridge.journal import AppendIntent, Journal
+from bridge.journal.journal import Limits as JournalLimits
+from bridge.policy import RetryPolicy
+from bridge.reading import MICROS, Limits
+from bridge.settings import Settings
+from bridge.sinks.base import Sink
+from bridge.subscriber import Session, Subscriber
+
+RETRY = RetryPolicy()
+
+
+def journal_limits(settings: Settings) -> JournalLimits:
+    return JournalLimits(
+        max_bytes=settings.journal_max_bytes,
+        dead_letter_max_bytes=settings.dead_letter_max_bytes,
+        retention_us=int(settings.journal_retention_minutes * 60 * MICROS),
+        forwarding=_forwards(settings),
+    )
+
+
+def reading_limits(settings: Settings) -> Limits:
+    return Limits(
+        max_payload_bytes=settings.max_payload_bytes,
+        max_age_us=int(settings.timestamp_max_age_days * 86_400 * MICROS),
+        max_future_us=int(settings.timestamp_max_future_seconds * MICROS),
+    )
+
+
+def destinations(settings: Settings) -> dict[str, str]:
+    """Where each sink of this environment leads: what the journal remembers."""
+    if settings.local:
+        return {"log": "log"}
+    project = settings.gcp_project_id
+    return {
+        "pubsub": f"projects/{project}/topics/{settings.pubsub_topic}",
+        "bigquery": (
+            f"{project}.{settings.bigquery_dataset}.{settings.bigquery_table}"
+            f" by {settings.bigquery_write_method}"
+        ),
+    }
+
+
+def subscriber(settings: Settings, journal: Journal, clock: Clock, random: Random) -> Subscriber:
+    session = Session(
+        known=lambda: journal.session,
+        remember=journal.remember_session,
+        last_seq=lambda: journal.last_seq,
+        acknowledged=journal.acknowledged,
+        letters_fit=journal.has_room_for_letters,
+    )
+    intake = Intake(journal, reading_limits(settings))
+    return Subscriber(settings, intake, session, clock, random, _password(settings))
+
+
+def deliveries(
+    settings: Settings, journal: Journal, clock: Clock, random: Random
+) -> list[Delivery]:
+    return [Delivery(sink, journal, RETRY, clock, random) for sink in _sinks(settings, journal)]
+
+
+def forwarder(settings: Settings, journal: Journal, random: Random) -> Forwarder | None:
+    if not _forwards(settings):
+        return None
+    from bridge.sinks.pubsub import LetterPublisher
+
+    return Forwarder(LetterPublisher(settings), journal, RETRY, random)
+
+
+def _forwards(settings: Settings) -> bool:
+    return not settings.local and settings.pubsub_dead_letter_topic is not None
+
+
+def _sinks(settings: Settings, journal: Journal) -> list[Sink]:
+    """The registry: a new sink is one more line. Imported here, for LOCAL must not import any
+    of Google's libraries."""
+    if settings.local:
+        from bridge.sinks.log import LogSink
+
+        return [LogSink()]
+    from bridge.sinks.pubsub import PubSubSink
+
+    return [PubSubSink(settings), _bigquery(settings, journal)]
+
+
+def _bigquery(settings: Settings, journal: Journal) -> Sink:
+    if settings.bigquery_write_method == "insert_all":
+        from bridge.sinks.bigquery_insert import InsertAllSink
+
+        return InsertAllSink(settings)
+    from bridge.sinks.bigquery import StorageWriteSink
+
+    return StorageWriteSink(settings, JournalAppendLog(journal), journal.verify_up_to)
+
+
+class JournalAppendLog:
+    """The journal as the place of BigQuery's append intents."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def load(self) -> AppendIntent | None:
+        return self._journal.append_intent("bigquery")
+
+    def record(self, intent: AppendIntent) -> None:
+        self._journal.record_append("bigquery", intent)
+
+
+def _password(settings: Settings) -> str | None:
+    if settings.mqtt_password_secret is None:
+        return settings.password
+    from bridge.secrets import fetch
+
+    return fetch(settings.mqtt_password_secret)

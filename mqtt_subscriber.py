@@ -1,0 +1,43 @@
+"""The bridge's entrance: `python mqtt_subscriber.py [COMMAND]`, `run` without one.
+
+    settings ──▶ wire ──▶ run ──▶ exit code
+
+The daemon is wired together here and nowhere else; the commands are in `bridge/cli`.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from bridge.cli.main import main
+from bridge.clock import SystemClock
+from bridge.settings import Settings
+
+
+def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
+    """Run one daemon until it is stopped; answers the exit code. Blocks; main thread only.
+    Raises FatalError for what keeps it from starting."""
+    from bridge import wiring
+    from bridge.journal import Journal
+    from bridge.service import Service
+    from bridge.web.app import create_app
+    from bridge.web.server import HttpServer
+
+    clock, random = SystemClock(), Random()
+    journal = Journal(settings.journal_path, wiring.journal_limits(settings), clock)
+    journal.open()
+    journal.activate(wiring.destinations(settings), accept_destination_change)
+    service = Service(
+        journal,
+        wiring.subscriber(settings, journal, clock, random),
+        wiring.deliveries(settings, journal, clock, random),
+        wiring.forwarder(settings, journal, random),
+        settings.drain_seconds,
+        clock,
+    )
+    app = create_app(service, token=lambda: settings.token, local=settings.local, clock=clock)
+    return service.run(HttpServer(app, settings.listen_host, settings.port, service.beat))
+
+
+if __name__ == "__main__":
+    main(run_daemon)
