@@ -152,12 +152,12 @@ class Loader:
         return True
 
     def _end_pass(self) -> None:
-        for key in self._catching:
-            self.lanes[key].spilled = None
-        for key in self._catching:
-            self.forget_idle(self.lanes[key])
-        self._catching = set()
+        caught, self._catching = self._catching, set()
         self._behind = None
+        for key in caught:
+            lane = self.lanes[key]
+            lane.spilled = None
+            self.forget_idle(lane)
 
     # --- common -----------------------------------------------------------------------------------
 

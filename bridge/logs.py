@@ -191,15 +191,19 @@ class LogHandler(logging.Handler):
             self._output.put(self.format(line))
 
     def flush(self) -> None:
-        """Write everything, counts of repetitions included; give up after a few seconds."""
-        for line in self._limit.overdue(everything=True):
-            self._output.put(self.format(line))
+        """Write everything, counts of repetitions included; give up after `FLUSH_SECONDS`."""
+        self._put_counts()
         self._output.drain(FLUSH_SECONDS)
 
     def close(self) -> None:
-        self.flush()
+        """Take no more records. Does not wait: `logging.shutdown` flushes before it closes."""
+        self._put_counts()
         self._output.close()
         super().close()
+
+    def _put_counts(self) -> None:
+        for line in self._limit.overdue(everything=True):
+            self._output.put(self.format(line))
 
 
 def _loss(lines: int) -> logging.LogRecord:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from bridge.clock import Clock
 from bridge.errors import DestinationChanged, JournalDamaged, JournalError
 from bridge.journal import letters, retention, salvage, store
-from bridge.journal.counts import Counts, SinkDelta, SiteDelta, skipped_before
+from bridge.journal.counts import Counts, SinkDelta, SiteDelta, rebalance, skipped_before
 from bridge.journal.letters import DeadLetter, Refused
 from bridge.journal.tail import Tail, weight
 from bridge.reading import Entry, Reading, Rejection
 from bridge.snapshot import SiteCounts
 
+log = logging.getLogger(__name__)
+
 READ_BYTES = 8 * 1024**2
-_ENTRY = """
-SELECT e.seq, i.event_id, e.site, e.pi_tag, e.sensor_id, i.event_us, e.value, e.received_us,
-       e.attributes FROM entries e JOIN ids i ON i.seq = e.seq"""
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
 
@@ -88,6 +87,9 @@ class Journal:
         self._clock = clock
         self._lock = threading.RLock()
         self._file_lock = store.Lock(path)
+        self._reserve = retention.Reserve(
+            path, max(65_536, min(16 * 1024**2, limits.max_bytes // 64))
+        )
         self._listeners: list[Callable[[], None]] = []
         self.loss: str | None = None
 
@@ -95,33 +97,52 @@ class Journal:
 
     def open(self) -> None:
         """Lock, open, migrate; set a damaged file aside and take over what can be read.
-        Raises JournalLocked, JournalNewer, ConfigurationError."""
+        Raises JournalLocked, JournalNewer, ConfigurationError, and JournalError where the disk
+        does not let it."""
         store.prepare_folder(self.path)
         self._file_lock.acquire()
         try:
-            wal_pages = max(64, min(4000, self._limits.max_bytes // 64 // 4096))
-            self._db = salvage.open_sound(self.path, wal_pages, self._clock)
-            self._load()
+            try:
+                self._open_file()
+            except JournalError:
+                # Other files may have filled the disk: SQLite needs some room even to begin.
+                self._reserve.give_up()
+                self._open_file()
         except BaseException:
             self._file_lock.release()
             raise
 
-    def _load(self) -> None:
-        db = self._db
+    def _open_file(self) -> None:
+        wal_pages = max(64, min(4000, self._limits.max_bytes // 64 // 4096))
+        db = salvage.open_sound(self.path, wal_pages, self._clock)
+        try:
+            self._load(db)
+        except JournalDamaged as error:
+            db.close()
+            db = salvage.recover(self.path, wal_pages, self._clock, str(error))
+            self._load(db)
+        except BaseException:
+            db.close()
+            raise
+
+    def _load(self, db: sqlite3.Connection) -> None:
+        with store.translated():
+            self._load_content(db)
+
+    def _load_content(self, db: sqlite3.Connection) -> None:
+        self._db = db
         self._counts = Counts()
         self._counts.load(db)
         self._meta = dict(db.execute("SELECT key, value FROM meta"))
         self.loss = self._meta.get("loss")
-        self._running = retention.RunningTime(self._clock, int(self._meta.get("running_us", 0)))
+        self._outside = store.changes_of_others(db)
+        self._running = retention.RunningTime(self._clock, self._number("running_us"))
         self._ticks = retention.Ticks(db)
         self._space = retention.Space(db, self.path, self._limits.max_bytes)
-        self._reserve = retention.Reserve(
-            self.path, max(65_536, min(16 * 1024**2, self._limits.max_bytes // 64))
-        )
         self._reserve.take()
         self._letter_bytes = letters.stored_bytes(db)
-        self._last_seq = self._highest_seq()
-        self._acked_seq = int(self._meta.get("acked_seq", 0))
+        self._acked_seq = self._number("acked_seq")
+        self._last_seq = max(self._acked_seq, self._highest_seq())
         self._positions: dict[str, int] = {}
         self._first_entry = retention.first_seq(db, "entries") or self._last_seq + 1
         self._first_id = retention.first_seq(db, "ids") or self._last_seq + 1
@@ -135,7 +156,20 @@ class Journal:
             " coalesce((SELECT max(position) FROM sinks), 0),"
             " coalesce((SELECT max(position) FROM lanes), 0))"
         ).fetchone()
-        return int(row[0])
+        # After a salvage these may name more than the tables still have.
+        named = [
+            max(store.unpacked(seqs), default=0)
+            for (seqs,) in self._db.execute(
+                "SELECT seqs FROM appends UNION SELECT beyond FROM lanes"
+            )
+        ]
+        return max(int(row[0]), *named, 0)
+
+    def _number(self, key: str) -> int:
+        value = self._meta.get(key, 0)
+        if not isinstance(value, int):
+            raise JournalDamaged(f"the journal is damaged: {key} is {value!r}")
+        return value
 
     def close(self) -> None:
         """Write what is only in memory and let go of the files. Idempotent."""
@@ -143,6 +177,9 @@ class Journal:
             if self._file_lock.held:
                 try:
                     self._write_tick()
+                except JournalError as error:
+                    # Ids are then kept a little longer than they need be: no harm.
+                    log.warning("the journal's last note could not be written: %s", error)
                 finally:
                     self._db.close()
                     self._reserve.give_up()
@@ -165,10 +202,14 @@ class Journal:
             for name, destination in destinations.items():
                 if name not in known or not known[name][1]:
                     self._join(name, destination)
-        with self._lock:
+            if "unbalanced" in self._meta:
+                rebalance(db, {name: self._pending_by_site(name) for name in destinations})
+            db.execute("DELETE FROM meta WHERE key IN ('join_at', 'unbalanced')")
+        with self._lock, self._reading():
+            if self._meta.pop("unbalanced", None):
+                self._counts = Counts()
+                self._counts.load(self._db)
             self._meta.pop("join_at", None)
-            with self._writing() as db:
-                db.execute("DELETE FROM meta WHERE key = 'join_at'")
             for name in destinations:
                 self._load_sink(name)
 
@@ -176,7 +217,7 @@ class Journal:
     def verify_up_to(self) -> int:
         """Entries up to this one were taken over from a damaged file: a sink that can tell
         whether it has one already looks before it writes it."""
-        return int(self._meta.get("verify_up_to", 0))
+        return self._number("verify_up_to")
 
     def _leave(self, name: str, old: str, new: str | None, position: int, accept: bool) -> None:
         unresolved = sum(self._count_pending(name, position).values())
@@ -210,20 +251,32 @@ class Journal:
         )
 
     def _load_sink(self, name: str) -> None:
+        self._positions[name] = self._position(name)
+        self._counts.load_sink(self._db, name, self._pending_by_site(name))
+
+    def _position(self, name: str) -> int:
         row = self._db.execute("SELECT position FROM sinks WHERE name = ?", (name,)).fetchone()
-        self._positions[name] = row[0]
-        self._counts.load_sink(self._db, name, self._count_pending(name, row[0]))
+        return int(row[0])
+
+    def _pending_by_site(self, name: str) -> Counter[str]:
+        """As the ledger folds the sites."""
+        pending: Counter[str] = Counter()
+        for site, count in self._count_pending(name, self._position(name)).items():
+            pending[self._counts.fold(site)] += count
+        return pending
 
     def _count_pending(self, name: str, position: int) -> Counter[str]:
         # A lane is a site, or the whole sink (""): the two kinds of order there are.
+        lanes = self._lanes(name)
+        whole = max(position, lanes[""].position if "" in lanes else 0)
         rows = self._db.execute(
             "SELECT e.site, count(*) FROM entries e "
             "LEFT JOIN lanes l ON l.sink = ?1 AND l.lane = e.site "
             "WHERE e.seq > ?2 AND e.seq > coalesce(l.position, 0) GROUP BY e.site",
-            (name, position),
+            (name, whole),
         )
         pending = Counter(dict(rows))
-        for progress in self._lanes(name).values():
+        for progress in lanes.values():
             for seq in progress.beyond:
                 found = self._db.execute("SELECT site FROM entries WHERE seq = ?", (seq,))
                 pending.subtract([site for (site,) in found])
@@ -231,11 +284,13 @@ class Journal:
 
     def _lanes(self, name: str) -> dict[str, LaneProgress]:
         rows = self._db.execute("SELECT lane, position, beyond FROM lanes WHERE sink = ?", (name,))
-        return {lane: LaneProgress(position, _unpacked(beyond)) for lane, position, beyond in rows}
+        return {
+            lane: LaneProgress(position, store.unpacked(beyond)) for lane, position, beyond in rows
+        }
 
     def resume(self, sink: str) -> Resume:
         """Where a sink that was activated goes on."""
-        with self._lock:
+        with self._lock, self._reading():
             return Resume(self._positions[sink], self._lanes(sink))
 
     # --- intake -----------------------------------------------------------------------------------
@@ -290,10 +345,11 @@ class Journal:
         rows, deferred, size = [], set(), self._letter_bytes
         for index, rejection in enumerate(rejections):
             row = letters.row_of_rejection(rejection)
-            if size + letters.row_bytes(row) > self._letter_limit():
+            after = size + letters.row_bytes(row)
+            if after > self._letter_limit() and not self._passes_through(size):
                 deferred.add(index)
             else:
-                size += letters.row_bytes(row)
+                size = after
                 rows.append(row)
         return rows, frozenset(deferred)
 
@@ -303,6 +359,10 @@ class Journal:
         limit = self._limits.dead_letter_max_bytes
         return limit + max(limit // 8, 1024**2) if self._limits.forwarding else limit
 
+    def _passes_through(self, size: int) -> bool:
+        # However large it is: with nothing else on its way, a letter must not wait for ever.
+        return self._limits.forwarding and size <= self._limits.dead_letter_max_bytes
+
     def _tally(
         self,
         entries: list[Entry],
@@ -310,7 +370,7 @@ class Journal:
         rejections: Sequence[Rejection],
         deferred: frozenset[int],
     ) -> tuple[dict[str, SiteDelta], Counter[str]]:
-        fold = self._counts.fold
+        fold = self._counts.folder()
         sites: dict[str, SiteDelta] = defaultdict(SiteDelta)
         for site, count in Counter(entry.reading.site for entry in accepted).items():
             sites[fold(site)].accepted += count
@@ -344,9 +404,9 @@ class Journal:
     def _read_disk(self, after: int, limit: int) -> list[Entry]:
         found: list[Entry] = []
         size = 0
-        with store.translated():
+        with self._reading():
             for row in self._db.execute(
-                f"{_ENTRY} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (after, limit)
+                f"{salvage.ENTRY} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (after, limit)
             ):
                 entry = Entry(row[0], Reading._make(row[1:]))
                 found.append(entry)
@@ -357,10 +417,10 @@ class Journal:
 
     def entries(self, seqs: Iterable[int]) -> list[Entry]:
         """These entries, in the order asked for. Raises JournalError if one is not there."""
-        with self._lock, store.translated():
+        with self._lock, self._reading():
             found = []
             for seq in seqs:
-                row = self._db.execute(f"{_ENTRY} WHERE e.seq = ?", (seq,)).fetchone()
+                row = self._db.execute(f"{salvage.ENTRY} WHERE e.seq = ?", (seq,)).fetchone()
                 if row is None:
                     raise JournalError(f"entry {seq} is not in the journal any more")
                 found.append(Entry(row[0], Reading._make(row[1:])))
@@ -388,11 +448,17 @@ class Journal:
         db: sqlite3.Connection, sink: str, settlements: Sequence[Settlement], position: int
     ) -> None:
         db.execute("UPDATE sinks SET position = ? WHERE name = ?", (position, sink))
+        # Lanes that the position has caught up with say nothing any more: invented sites must
+        # not fill the table.
+        db.execute(
+            "DELETE FROM lanes WHERE sink = ? AND position <= ? AND length(beyond) = 0",
+            (sink, position),
+        )
         latest = {settlement.lane: settlement.progress for settlement in settlements}
         ahead, behind = [], []
         for lane, progress in latest.items():
             if progress.position > position or progress.beyond:
-                ahead.append((sink, lane, progress.position, _packed(progress.beyond)))
+                ahead.append((sink, lane, progress.position, store.packed(progress.beyond)))
             else:
                 behind.append((sink, lane))
         db.executemany("INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?)", ahead)
@@ -415,25 +481,25 @@ class Journal:
 
     def append_intent(self, sink: str) -> AppendIntent | None:
         """The last append of a sink, whether decided or not."""
-        with self._lock, store.translated():
+        with self._lock, self._reading():
             row = self._db.execute(
                 "SELECT stream, position, seqs FROM appends WHERE sink = ?", (sink,)
             ).fetchone()
-            return None if row is None else AppendIntent(row[0], row[1], _unpacked(row[2]))
+            return None if row is None else AppendIntent(row[0], row[1], store.unpacked(row[2]))
 
     def record_append(self, sink: str, intent: AppendIntent) -> None:
         """Write down an append before it is sent. The caller keeps I7."""
         with self._lock, self._writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO appends VALUES (?, ?, ?, ?)",
-                (sink, intent.stream, intent.offset, _packed(intent.seqs)),
+                (sink, intent.stream, intent.offset, store.packed(intent.seqs)),
             )
 
     # --- dead letters -----------------------------------------------------------------------------
 
     def letters_waiting(self, limit: int) -> list[DeadLetter]:
         """The oldest dead letters that are still to be published."""
-        with self._lock, store.translated():
+        with self._lock, self._reading():
             return letters.waiting(self._db, limit)
 
     def letters_forwarded(self, published: Sequence[DeadLetter]) -> None:
@@ -441,8 +507,8 @@ class Journal:
         with self._lock:
             keep = self._letter_bytes <= self._limits.dead_letter_max_bytes
             with self._writing() as db:
-                letters.mark_forwarded(db, [letter.id for letter in published], keep)
-            self._letter_bytes = letters.stored_bytes(self._db)
+                gone = letters.mark_forwarded(db, published, keep)
+            self._letter_bytes -= gone
 
     # --- upkeep -----------------------------------------------------------------------------------
 
@@ -467,8 +533,9 @@ class Journal:
     def maintain(self) -> None:
         """One step of upkeep: running time, pruning, room on the disk. Milliseconds; to be called
         at least every few seconds, and after each batch."""
-        with self._lock:
+        with self._lock, self._reading():
             running = self._running.advance()
+            self._look_outside()
             if self._space.full:
                 self._space.measure()
             if self._ticks.due(running):
@@ -476,10 +543,21 @@ class Journal:
                 self._write_tick()
             self._prune(running)
 
+    def _look_outside(self) -> None:
+        """Take in what a command changed: letters purged or replayed, a loss that was cleared."""
+        outside = store.changes_of_others(self._db)
+        if outside != self._outside:
+            self._outside = outside
+            self._letter_bytes = letters.stored_bytes(self._db)
+            row = self._db.execute("SELECT value FROM meta WHERE key = 'loss'").fetchone()
+            self.loss = None if row is None else row[0]
+
     def _write_tick(self) -> None:
         running = self._running.us
         with self._writing() as db:
-            self._ticks.write(running, self._last_seq, self._first_id)
+            self._ticks.write(
+                running, self._last_seq, self._first_id, running - self._limits.retention_us
+            )
             db.execute(_PUT_META, ("running_us", running))
             db.execute(_PUT_META, ("acked_seq", self._acked_seq))
 
@@ -521,13 +599,26 @@ class Journal:
             with store.transaction(self._db):
                 yield self._db
         except JournalDamaged:
-            salvage.suspect(self.path)
+            self._suspect()
             raise
         except JournalError as error:
             if "disk is full" in str(error):
                 self._reserve.give_up()
                 self._space.disk_is_full()
             raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            with store.translated():
+                yield
+        except JournalDamaged:
+            self._suspect()
+            raise
+
+    def _suspect(self) -> None:
+        with suppress(OSError):  # the damage itself is what is raised
+            salvage.suspect(self.path)
 
     # --- looking on -------------------------------------------------------------------------------
 
@@ -554,7 +645,7 @@ class Journal:
 
     def oldest_pending_us(self, sink: str) -> int | None:
         """When the oldest entry that this sink has not resolved was received."""
-        with self._lock, store.translated():
+        with self._lock, self._reading():
             row = self._db.execute(
                 "SELECT received_us FROM entries WHERE seq > ? ORDER BY seq LIMIT 1",
                 (self._positions[sink],),
@@ -577,8 +668,8 @@ class Journal:
     def dedupe_window_seconds(self) -> float:
         """How far back, in running time, a duplicate is recognised."""
         with self._lock:
-            known_at = self._ticks.running_at(self._first_id)
-            start = 0 if known_at is None else known_at
+            with self._reading():
+                start = self._ticks.running_at(self._first_id - 1)
             return max(0.0, (self._running.us - start) / 1e6)
 
     def clear_loss(self) -> None:
@@ -587,13 +678,3 @@ class Journal:
             with self._writing() as db:
                 db.execute("DELETE FROM meta WHERE key = 'loss'")
             self.loss = None
-
-
-def _packed(seqs: Iterable[int]) -> bytes:
-    return array("q", seqs).tobytes()
-
-
-def _unpacked(blob: bytes) -> tuple[int, ...]:
-    seqs = array("q")
-    seqs.frombytes(blob)
-    return tuple(seqs)

@@ -42,28 +42,31 @@ class Ticks:
     def due(self, running_us: int) -> bool:
         return self._latest is None or running_us - self._latest >= TICK_US
 
-    def write(self, running_us: int, seq: int, oldest_id: int) -> None:
-        """In a transaction: one more tick, and those forgotten that no id needs any more."""
+    def write(self, running_us: int, seq: int, oldest_id: int, retained_us: int) -> None:
+        """In a transaction: one more tick, and those forgotten that no id needs any more and
+        that lie before what is retained anyway."""
         self._db.execute("INSERT OR REPLACE INTO ticks VALUES (?, ?)", (running_us, seq))
         self._db.execute(
             "DELETE FROM ticks WHERE running_us < "
-            "(SELECT max(running_us) FROM ticks WHERE seq < ?)",
-            (oldest_id,),
+            "(SELECT max(running_us) FROM ticks WHERE seq < ?) AND running_us < "
+            "(SELECT max(running_us) FROM ticks WHERE running_us <= ?)",
+            (oldest_id, max(-1, retained_us)),
         )
         self._latest = running_us
 
     def last_seq_at(self, running_us: int) -> int:
         """The last entry that had come by then; 0 when none is known to have."""
         row = self._db.execute(
-            "SELECT max(seq) FROM ticks WHERE running_us <= ?", (running_us,)
+            "SELECT max(seq) FROM ticks WHERE running_us <= ?", (max(-1, running_us),)
         ).fetchone()
         return row[0] or 0
 
-    def running_at(self, seq: int) -> int | None:
-        """The latest running time at which this entry had not come yet; None: before any tick."""
-        row = self._db.execute("SELECT max(running_us) FROM ticks WHERE seq < ?", (seq,)).fetchone()
-        value: int | None = row[0]
-        return value
+    def running_at(self, seq: int) -> int:
+        """The running time by which this entry had come: everything later came after it."""
+        row = self._db.execute(
+            "SELECT min(running_us) FROM ticks WHERE seq >= ?", (seq,)
+        ).fetchone()
+        return row[0] or 0
 
 
 class Space:
@@ -80,7 +83,10 @@ class Space:
 
     def measure(self) -> None:
         """Read the size anew; full has a gap of its own so that it does not flap."""
-        pages = self._pages() - int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+        try:
+            pages = self._pages() - int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+        except sqlite3.Error:
+            return  # what was committed stays committed: the next measurement will tell
         self.used = pages * self._page + self._wal_bytes()
         share = self.used / self.ceiling
         self.full = share >= 1.0 or (self.full and share >= RESUME_BELOW)

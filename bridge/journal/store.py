@@ -188,6 +188,11 @@ def _refusal_is_damage() -> Iterator[None]:
         raise
 
 
+def changes_of_others(db: sqlite3.Connection) -> int:
+    """A number that is another one after another connection's commit."""
+    return int(db.execute("PRAGMA data_version").fetchone()[0])
+
+
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 

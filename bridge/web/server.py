@@ -89,9 +89,10 @@ class HttpServer:
     def stop(self) -> None:
         """Stop listening and close every connection. Blocks for seconds at most; idempotent."""
         self._stopping.set()
-        if not self._loop.is_alive():
+        if not self._listeners:
             return
         self._listeners[0].pull_trigger()
+        self._listeners = []
         self._loop.join(STOP_SECONDS)
         self._workers.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
         for open_end in list(self._map.values()):
@@ -134,10 +135,10 @@ class HttpServer:
                 self._make_room()
                 self._pulse.send(self._workers)
                 wasyncore.loop(LOOP_SECONDS, use_poll=True, map=self._map, count=1)
+            if not self._stopping.is_set():
+                log.error("the HTTP server has lost its listening socket; it has to be restarted")
         except Exception:
-            log.exception("the HTTP server's loop has failed")
-        if not self._stopping.is_set():
-            log.error("the HTTP server does not listen any more; the process has to be restarted")
+            log.exception("the HTTP server has failed; it has to be restarted")
 
     def _listening(self) -> bool:
         return all(listener.accepting for listener in self._listeners)

@@ -1,29 +1,27 @@
-"""A clock that only moves when a test moves it."""
+"""A clock that only the test moves."""
 
 from __future__ import annotations
 
+START_US = 1_790_000_000_000_000  # 2026-09-21T14:13:20Z
 
-class FakeClock:
-    """Starts at `now_us` and 0 s; also stands in for the event that pacing waits on, so that
-    waiting takes no time but moves the clock."""
 
-    def __init__(self, now_us: int = 1_795_000_000_000_000) -> None:
-        self._start_us = now_us
-        self._seconds = 0.0
-        self.stopped = False
+class ManualClock:
+    """Both clocks of `bridge.clock.Clock`. `pass_` moves both, as time does; `jump` moves the
+    wall clock alone, as an operator or a time server does."""
+
+    def __init__(self, now_us: int = START_US, monotonic: float = 100.0) -> None:
+        self._now_us = now_us
+        self._monotonic = monotonic
 
     def now_us(self) -> int:
-        return self._start_us + round(self._seconds * 1e6)
+        return self._now_us
 
     def monotonic(self) -> float:
-        return self._seconds
+        return self._monotonic
 
-    def advance(self, seconds: float) -> None:
-        self._seconds += seconds
+    def pass_(self, seconds: float) -> None:
+        self._now_us += round(seconds * 1e6)
+        self._monotonic += seconds
 
-    def is_set(self) -> bool:
-        return self.stopped
-
-    def wait(self, timeout: float) -> bool:
-        self.advance(timeout)
-        return self.stopped
+    def jump(self, seconds: float) -> None:
+        self._now_us += round(seconds * 1e6)

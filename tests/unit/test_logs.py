@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import pytest
 
@@ -79,6 +79,16 @@ def logging_as_before() -> Iterator[None]:
     logging.captureWarnings(False)
 
 
+def begin(
+    level: str, fmt: Literal["auto", "json", "text"], stream: TextIO, clock: FakeClock | None = None
+) -> LogHandler:
+    """Set up, and without pytest's own handlers, which fail where ours must not."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if not isinstance(handler, LogHandler)]:
+        root.removeHandler(handler)
+    return setup(level, fmt, stream, clock or FakeClock())
+
+
 def written(stream: io.StringIO, handler: LogHandler) -> list[str]:
     handler.flush()
     return stream.getvalue().splitlines()
@@ -86,7 +96,7 @@ def written(stream: io.StringIO, handler: LogHandler) -> list[str]:
 
 def json_lines(act: Callable[[], None], level: str = "INFO") -> list[dict[str, Any]]:
     stream = io.StringIO()
-    handler = setup(level, "json", stream, FakeClock())
+    handler = begin(level, "json", stream)
     act()
     return [json.loads(line) for line in written(stream, handler)]
 
@@ -98,7 +108,7 @@ def json_line(act: Callable[[], None]) -> dict[str, Any]:
 
 def text(act: Callable[[], None]) -> str:
     stream = io.StringIO()
-    handler = setup("INFO", "text", stream, FakeClock())
+    handler = begin("INFO", "text", stream)
     act()
     handler.flush()
     return stream.getvalue()
@@ -253,18 +263,18 @@ def test_an_endless_message_is_cut_and_says_so() -> None:
 
 def test_auto_is_text_on_a_terminal_and_json_elsewhere() -> None:
     terminal, pipe = Terminal(), io.StringIO()
-    handler = setup("INFO", "auto", terminal, FakeClock())
+    handler = begin("INFO", "auto", terminal)
     log.info("hello")
     assert written(terminal, handler)[0].endswith("INFO    hello")
-    handler = setup("INFO", "auto", pipe, FakeClock())
+    handler = begin("INFO", "auto", pipe)
     log.info("hello")
     assert json.loads(written(pipe, handler)[0])["message"] == "hello"
 
 
 def test_a_second_set_up_replaces_the_first() -> None:
     first, second = io.StringIO(), io.StringIO()
-    old = setup("INFO", "text", first, FakeClock())
-    handler = setup("INFO", "text", second, FakeClock())
+    old = begin("INFO", "text", first)
+    handler = begin("INFO", "text", second)
     log.info("once")
     assert len(written(second, handler)) == 1
     assert written(first, old) == []
@@ -307,9 +317,9 @@ class Limited:
     """A log with a clock of its own."""
 
     def __init__(self) -> None:
-        self.clock = FakeClock()
         self.stream = io.StringIO()
-        self.handler = setup("INFO", "json", self.stream, self.clock)
+        self.clock = FakeClock()
+        self.handler = begin("INFO", "json", self.stream, self.clock)
 
     def messages(self) -> list[str]:
         self.handler._output.drain(10)
@@ -365,7 +375,7 @@ def test_a_record_may_ask_to_be_shown_every_time() -> None:
 def test_a_flush_tells_the_counts_that_no_next_message_came_for() -> None:
     limited = Limited()
     for _ in range(5):
-        log.warning("100 % of %s", "it")
+        log.warning("100 %% of %s", "it")
     limited.clock.advance(3)
     limited.handler.flush()
     assert limited.messages() == ["100 % of it", "100 % of it (repeated 4 times in 3 s)"]
@@ -446,7 +456,7 @@ def test_lines_that_a_full_disk_refused_are_counted_and_told_later() -> None:
 
 def test_a_closed_stream_harms_nobody() -> None:
     stream = io.StringIO()
-    handler = setup("INFO", "text", stream, FakeClock())
+    handler = begin("INFO", "text", stream)
     stream.close()
     log.info("into the void")
     handler.flush()
@@ -463,7 +473,7 @@ def test_a_signal_handler_may_log_while_its_thread_is_logging() -> None:
 
 def test_the_loss_is_told_in_the_form_of_the_log() -> None:
     stream = Failing()
-    handler = setup("INFO", "json", stream, FakeClock())
+    handler = begin("INFO", "json", stream)
     log.info("x")
     handler.flush()
     stream.room = True

@@ -1,0 +1,100 @@
+# `make demo` and `make test` set up everything they need: on Debian, Mosquitto and Python's venv
+# module where they are missing (as root or with sudo); then .venv with the pinned packages.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test run lint format lock clean machine
+
+# A Python of 3.11 or later. Found by itself unless given: make test PYTHON=/opt/python/bin/python3
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Options for the demo: make demo ARGS="--seconds 60 --rate 2000"
+ARGS ?=
+
+help: ## List what can be made.
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(READY) ## Try the whole pipeline on this machine, with proof.
+	@$(BIN)/python mqtt_subscriber.py demo $(ARGS)
+
+test: lint ## Check style and types, and run all tests.
+	@$(BIN)/python -m pytest
+
+run: $(READY) ## Run the bridge in LOCAL: it only logs what it hears on localhost:1883.
+	@APP_ENV=LOCAL $(BIN)/python mqtt_subscriber.py run
+
+lint: $(READY) ## Check style and types.
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Put the code into the one form.
+	@$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# pip-tools stays out of .venv, where it would be a package without a hash.
+lock: $(READY) ## Pin requirements.in and requirements-dev.in anew, with hashes.
+	@$(BIN)/python -m venv build/lock
+	build/lock/bin/pip install --quiet pip-tools==7.6.2
+	export CUSTOM_COMPILE_COMMAND="make lock"
+	compile=(build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host)
+	"$${compile[@]}" --output-file requirements.txt requirements.in
+	"$${compile[@]}" --allow-unsafe --output-file requirements-dev.txt requirements-dev.in
+
+# Not data/: a journal in it may hold readings that have not reached Google Cloud.
+clean: ## Remove .venv and all caches.
+	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment for all: the local Google services need one of the packages of the tests.
+$(READY): requirements-dev.txt | machine
+	@suits() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+	if ! suits $(BIN)/python; then
+		for python in $(or $(PYTHON),python3.11 python3 python3.13 python3.12); do
+			if suits "$$python"; then break; fi
+			python=
+		done
+		if [ -z "$$python" ]; then
+			echo "No Python of 3.11 or later was found$(PYTHON:%= at %)." \
+				"Remedy: install one, or say where it is: make PYTHON=/path/to/python3" >&2
+			exit 1
+		fi
+		"$$python" -m venv --clear $(VENV)
+	fi
+	echo "Installing the pinned packages into $(VENV) …"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement requirements-dev.txt
+	touch $@
+
+# What only the system can provide. Says nothing where nothing is missing.
+machine:
+	@export PATH="$$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
+	missing=()
+	command -v mosquitto >/dev/null || missing+=(mosquitto)
+	if [ -z "$(PYTHON)" ]; then
+		command -v python3 >/dev/null || missing+=(python3)
+		python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+	fi
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi
+	root=()
+	if [ "$$(id -u)" != 0 ]; then root=(sudo); fi
+	if ! { command -v apt-get && command -v "$${root[@]:-true}"; } >/dev/null; then
+		echo "Missing on this machine: $${missing[*]}. Remedy: install them" \
+			"(this can do it only with apt-get, as root or with sudo)." >&2
+		exit 1
+	fi
+	echo "Installing $${missing[*]} …"
+	"$${root[@]}" apt-get -qq update
+	"$${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq install --yes --no-install-recommends "$${missing[@]}" >/dev/null
+	# Debian starts a broker with the package. The demo and the tests start their own, and this
+	# machine did not ask for one.
+	if [[ " $${missing[*]} " == *" mosquitto "* ]]; then
+		"$${root[@]}" update-rc.d mosquitto disable >/dev/null 2>&1 || true
+		"$${root[@]}" service mosquitto stop >/dev/null 2>&1 || true
+	fi

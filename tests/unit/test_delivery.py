@@ -1,0 +1,362 @@
+"""The worker of a sink, over a real journal and a sink in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from bridge import loading
+from bridge.clock import SystemClock
+from bridge.delivery import Delivery
+from bridge.errors import ContentRefused, Held, SinkError, Transient
+from bridge.journal import Journal
+from bridge.journal.journal import Limits
+from bridge.policy import BatchPolicy, RetryPolicy
+from bridge.reading import Entry
+from bridge.sinks.base import Outcome
+from bridge.sinks.memory import Answer, MemorySink
+from tests.support.poll import eventually
+from tests.support.samples import sample, samples
+
+QUICK = RetryPolicy(initial=0.01, maximum=0.02)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal(tmp_path / "journal.db", Limits(), SystemClock())
+    opened.open()
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def delivering(sink: MemorySink, journal: Journal) -> Iterator[Delivery]:
+    delivery = Delivery(sink, journal, QUICK, SystemClock(), Random(1))
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            delivery.run()
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield delivery
+    finally:
+        delivery.stop()
+        thread.join(10)
+    assert not failures, failures
+    assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    eventually(condition, "delivery is where the test wants it", seconds)
+
+
+def values(sink: MemorySink, lane: str = "") -> list[float]:
+    return [reading.value for reading in sink.written[lane]]
+
+
+def refusing(*bad: float) -> Callable[[Sequence[Entry]], Answer]:
+    """A service that names the bad rows and appends nothing beside them."""
+
+    def answer(batch: Sequence[Entry]) -> Answer:
+        named = {entry.seq: "never fits" for entry in batch if entry.reading.value in bad}
+        return Outcome([], named) if named else None
+
+    return answer
+
+
+def refusing_unnamed(*bad: float) -> Callable[[Sequence[Entry]], Answer]:
+    def answer(batch: Sequence[Entry]) -> Answer:
+        found = any(entry.reading.value in bad for entry in batch)
+        return ContentRefused("invalid_argument", "something is wrong") if found else None
+
+    return answer
+
+
+def test_everything_is_written_once_in_order_and_settled(journal: Journal) -> None:
+    sink = MemorySink()
+    journal.activate({"memory": "m"})
+    with delivering(sink, journal) as delivery:
+        for first in range(0, 1000, 100):
+            journal.append(samples(100, first=first), [])
+        until(lambda: delivery.drained)
+    assert values(sink) == [float(number) for number in range(1000)]
+    assert journal.sites()["MOR"].sinks["memory"].settled == 1000
+    assert journal.sites()["MOR"].balanced
+
+
+def test_a_batch_whose_answer_was_lost_is_sent_again_as_it_was_before_anything_later(
+    journal: Journal,
+) -> None:
+    answers: list[Answer] = [Transient("unavailable", "gone"), Transient("unavailable", "gone")]
+    sink = MemorySink(script=lambda _batch: answers.pop() if answers else None)
+    journal.activate({"memory": "m"})
+    journal.append(samples(10), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: bool(sink.batches))
+        journal.append(samples(10, first=10), [])
+        until(lambda: delivery.drained)
+        assert delivery.retries["unavailable"] == 2
+    first = sink.batches[0]
+    assert sink.batches[1] == first
+    assert sink.batches[2] == first
+    assert values(sink) == [float(number) for number in range(20)]
+
+
+def test_a_row_that_is_named_becomes_a_dead_letter_and_its_neighbours_go_through(
+    journal: Journal,
+) -> None:
+    sink = MemorySink(script=refusing(3.0, 7.0))
+    journal.activate({"memory": "m"})
+    journal.append(samples(10), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.drained)
+    assert values(sink) == [0.0, 1.0, 2.0, 4.0, 5.0, 6.0, 8.0, 9.0]
+    line = journal.sites()["MOR"].sinks["memory"]
+    assert (line.settled, line.dead_lettered, line.pending) == (8, 2, 0)
+    letters = journal.letters_waiting(10)
+    assert [letter.sink for letter in letters] == ["memory", "memory"]
+    assert all(letter.event_id for letter in letters)
+
+
+def test_a_culprit_that_is_not_named_is_found_by_halving(journal: Journal) -> None:
+    sink = MemorySink(script=refusing_unnamed(0.0, 41.0, 99.0))
+    journal.activate({"memory": "m"})
+    journal.append(samples(100), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.drained)
+    assert values(sink) == [float(n) for n in range(100) if n not in (0, 41, 99)]
+    assert journal.sites()["MOR"].sinks["memory"].dead_lettered == 3
+    written = [seq for batch in sink.batches for seq in batch]
+    assert len(written) < 700
+
+
+def test_a_refusal_of_everything_holds_the_sink_and_gives_nothing_up(journal: Journal) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def answer(batch: Sequence[Entry]) -> Answer:
+        if broken.is_set():
+            return Outcome([], {entry.seq: "no such column" for entry in batch})
+        return None
+
+    sink = MemorySink(script=answer)
+    journal.activate({"memory": "m"})
+    journal.append(samples(50), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.retries["refused"] >= 3)
+        assert delivery.held
+        assert journal.letters_waiting(10) == []
+        broken.clear()
+        until(lambda: delivery.drained)
+        until(lambda: delivery.held is None)
+    assert values(sink) == [float(number) for number in range(50)]
+
+
+def test_an_unnamed_refusal_of_everything_holds_the_sink_too(journal: Journal) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def answer(_batch: Sequence[Entry]) -> Answer:
+        return ContentRefused("invalid_argument", "no") if broken.is_set() else None
+
+    sink = MemorySink(script=answer)
+    journal.activate({"memory": "m"})
+    journal.append(samples(50), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.retries["refused"] >= 4)
+        assert journal.letters_waiting(10) == []
+        broken.clear()
+        until(lambda: delivery.drained)
+    assert values(sink) == [float(number) for number in range(50)]
+
+
+def test_a_single_refused_entry_waits_for_a_neighbour_before_it_is_given_up(
+    journal: Journal,
+) -> None:
+    sink = MemorySink(script=refusing(0.0))
+    journal.activate({"memory": "m"})
+    journal.append([sample(0.0)], [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.retries["refused"] >= 2)
+        assert journal.letters_waiting(10) == []
+        journal.append([sample(1.0)], [])
+        until(lambda: delivery.drained)
+    assert len(journal.letters_waiting(10)) == 1
+    assert values(sink) == [1.0]
+
+
+def test_entries_that_are_accepted_are_not_sent_again_with_those_that_are_kept(
+    journal: Journal,
+) -> None:
+    rounds = iter([True, False])
+
+    def answer(batch: Sequence[Entry]) -> Answer:
+        if next(rounds, False):
+            return Outcome([entry.seq for entry in batch if entry.reading.value % 2], {})
+        return None
+
+    sink = MemorySink(script=answer)
+    journal.activate({"memory": "m"})
+    journal.append(samples(10), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.drained)
+    assert sorted(values(sink)) == [float(number) for number in range(10)]
+
+
+def test_what_was_accepted_out_of_order_is_remembered_across_a_restart(journal: Journal) -> None:
+    def odd_only(batch: Sequence[Entry]) -> Answer:
+        odd = [entry.seq for entry in batch if entry.reading.value % 2]
+        return Outcome(odd, {}) if odd else Transient("unavailable", "gone")
+
+    journal.activate({"memory": "m"})
+    journal.append(samples(10), [])
+    before = MemorySink(script=odd_only)
+    with delivering(before, journal) as delivery:
+        until(lambda: delivery.retries["unavailable"] > 0)
+    after = MemorySink()
+    with delivering(after, journal) as delivery:
+        until(lambda: delivery.drained)
+    assert values(before) == [1.0, 3.0, 5.0, 7.0, 9.0]
+    assert values(after) == [0.0, 2.0, 4.0, 6.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    "error", [Transient("unavailable", "gone"), Held("not_found", "no topic", "create it")]
+)
+def test_one_sites_trouble_delays_no_other_site(journal: Journal, error: SinkError) -> None:
+    mended = threading.Event()
+
+    def answer(batch: Sequence[Entry]) -> Answer:
+        return error if batch[0].reading.site == "BAD" and not mended.is_set() else None
+
+    sink = MemorySink(by_site=True, script=answer)
+    journal.activate({"memory": "m"})
+    with delivering(sink, journal) as delivery:
+        for first in range(0, 300, 30):
+            journal.append(samples(30, ("BAD", "MOR", "SIE"), first), [])
+        until(lambda: len(sink.written["MOR"]) == 100 and len(sink.written["SIE"]) == 100)
+        assert not sink.written["BAD"]
+        assert (delivery.held is not None) == isinstance(error, Held)
+        mended.set()
+        until(lambda: delivery.drained)
+    for site in ("BAD", "MOR", "SIE"):
+        assert values(sink, site) == sorted(values(sink, site))
+        assert len(values(sink, site)) == 100
+
+
+def test_a_site_whose_calls_hang_delays_no_other_site(journal: Journal) -> None:
+    sink = MemorySink(by_site=True, policy=BatchPolicy(10, 10_000_000))
+    sink.hold("BAD")
+    journal.activate({"memory": "m"})
+    with delivering(sink, journal) as delivery:
+        for first in range(0, 600, 30):
+            journal.append(samples(30, ("BAD", "MOR", "SIE"), first), [])
+        until(lambda: len(sink.written["MOR"]) == 200 and len(sink.written["SIE"]) == 200)
+        sink.release("BAD")
+        until(lambda: delivery.drained)
+    assert values(sink, "BAD") == sorted(values(sink, "BAD"))
+    assert len(values(sink, "BAD")) == 200
+
+
+def test_a_backlog_far_beyond_the_buffers_comes_out_whole_and_in_order_per_site(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "MAX_BUFFERED", 60)
+    monkeypatch.setattr(loading, "LANE_MAX", 20)
+    monkeypatch.setattr(loading, "LANE_MIN", 5)
+    monkeypatch.setattr(loading, "READ", 17)
+    away = threading.Event()
+    away.set()
+
+    def answer(batch: Sequence[Entry]) -> Answer:
+        site = batch[0].reading.site
+        if site in ("A", "B") and away.is_set():
+            return Transient("unavailable", "gone")
+        return None
+
+    sink = MemorySink(by_site=True, script=answer, policy=BatchPolicy(7, 10_000_000))
+    journal.activate({"memory": "m"})
+    sites = ("A", "B", "C", "D")
+    with delivering(sink, journal) as delivery:
+        for first in range(0, 2000, 40):
+            journal.append(samples(40, sites, first), [])
+        until(lambda: len(sink.written["C"]) == 500 and len(sink.written["D"]) == 500)
+        held = sum(lane.size for lane in delivery._loader.lanes.values())
+        assert held <= 200
+        away.clear()
+        journal.append(samples(40, sites, 2000), [])
+        until(lambda: delivery.drained)
+    for site in sites:
+        assert values(sink, site) == [float(n) for n in range(2040) if sites[n % 4] == site]
+
+
+def test_after_a_restart_each_site_goes_on_where_it_was(journal: Journal) -> None:
+    def answer(batch: Sequence[Entry]) -> Answer:
+        slow = batch[0].reading.site == "BAD"
+        return Transient("unavailable", "gone") if slow else None
+
+    before = MemorySink(by_site=True, script=answer)
+    journal.activate({"memory": "m"})
+    journal.append(samples(300, ("BAD", "MOR", "SIE")), [])
+    with delivering(before, journal):
+        until(lambda: len(before.written["MOR"]) == 100 and len(before.written["SIE"]) == 100)
+    after = MemorySink(by_site=True)
+    with delivering(after, journal) as delivery:
+        until(lambda: delivery.drained)
+    assert set(after.written) == {"BAD"}
+    assert len(after.written["BAD"]) == 100
+
+
+def test_nothing_is_given_up_while_the_store_of_dead_letters_is_full(
+    tmp_path: Path,
+) -> None:
+    journal = Journal(tmp_path / "small.db", Limits(dead_letter_max_bytes=0), SystemClock())
+    journal.open()
+    journal.activate({"memory": "m"})
+    journal.append(samples(10), [])
+    sink = MemorySink(script=refusing(3.0))
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.retries["refused"] > 0)
+        assert delivery.held is not None
+        assert "DEAD_LETTER_MAX_BYTES" in delivery.held
+        assert journal.pending("memory") == 1
+    assert len(values(sink)) == 9
+    journal.close()
+
+
+def test_the_random_failures_of_a_service_lose_double_and_reorder_nothing(
+    journal: Journal,
+) -> None:
+    chance = Random(7)
+
+    def answer(batch: Sequence[Entry]) -> Answer:
+        bad = {entry.seq: "never" for entry in batch if entry.reading.value % 97 == 13}
+        match chance.randrange(6):
+            case 0:
+                return Transient("unavailable", "gone")
+            case 1 if bad:
+                return ContentRefused("invalid_argument", "something")
+            case _:
+                return Outcome([], bad) if bad else None
+
+    sink = MemorySink(by_site=True, script=answer, policy=BatchPolicy(13, 10_000_000))
+    journal.activate({"memory": "m"})
+    sites = ("A", "B", "C")
+    with delivering(sink, journal) as delivery:
+        for first in range(0, 3000, 30):
+            journal.append(samples(30, sites, first), [])
+        until(lambda: delivery.drained, 60)
+    for site in sites:
+        expected = [float(n) for n in range(3000) if sites[n % 3] == site and n % 97 != 13]
+        assert values(sink, site) == expected
+    assert all(line.balanced for line in journal.sites().values())
