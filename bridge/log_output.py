@@ -12,11 +12,15 @@ from __future__ import annotations
 import os
 import select
 import threading
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TextIO
 
 MAX_LINES = 10_000
+MAX_CHARACTERS = 16 * 1024**2
+MAX_BATCH = 500
 PATIENCE_SECONDS = 5.0
 
 
@@ -41,6 +45,7 @@ class Output:
         # Its lock can be taken again by the same thread, as a signal handler would.
         self._changed = threading.Condition()
         self._lines: deque[str] = deque()
+        self._characters = 0
         self._writing = False
         self._stuck = False
         self._closed = False
@@ -51,10 +56,11 @@ class Output:
     def put(self, line: str) -> None:
         """Queue one line, without its line end. Waits for room at most `patience` seconds."""
         with self._changed:
-            if not self._stuck and not self._changed.wait_for(self._has_room, self._patience):
-                self._stuck = True
+            if not self._stuck and not self._has_room():
+                self._stuck = not self._changed.wait_for(self._has_room, self._patience)
             if self._has_room() and not self._closed:
                 self._lines.append(line)
+                self._characters += len(line)
                 self._changed.notify_all()
             else:
                 self._lost += 1
@@ -71,43 +77,36 @@ class Output:
             self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        return len(self._lines) < self._max_lines
+        return len(self._lines) < self._max_lines and self._characters < MAX_CHARACTERS
 
     def _run(self) -> None:
-        while (line := self._next()) is not None:
-            written = self._tell_loss() and self._written(line)
+        while lines := self._next():
+            unwritten = self._write_with_loss(lines)
             with self._changed:
+                self._lost += unwritten
                 self._writing = False
                 self._stuck = False
-                self._lost += not written
                 self._changed.notify_all()
 
-    def _next(self) -> str | None:
+    def _next(self) -> list[str]:
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._closed)
-            if not self._lines:
-                return None
-            self._writing = True
-            return self._lines.popleft()
+            lines = [self._lines.popleft() for _ in range(min(MAX_BATCH, len(self._lines)))]
+            self._characters -= sum(map(len, lines))
+            self._writing = bool(lines)
+            return lines
 
-    def _tell_loss(self) -> bool:
+    def _write_with_loss(self, lines: list[str]) -> int:
+        """How many lines are lost now, counting those of before that could not be told."""
         with self._changed:
             lost, self._lost = self._lost, 0
-        if not lost or self._written(self._explain_loss(lost)):
-            return True
-        with self._changed:
-            self._lost += lost
-        return False
-
-    def _written(self, line: str) -> bool:
-        try:
-            self._write(line + "\n")
-        except (OSError, ValueError):  # full disk, reader gone, file closed: `_lost` counts it
-            return False
-        return True
+        if not lost:
+            return len(lines) - self._write(lines)
+        written = self._write([self._explain_loss(lost), *lines])
+        return len(lines) + 1 - written if written else lost + len(lines)
 
 
-def _writer(stream: TextIO) -> Callable[[str], None]:
+def _writer(stream: TextIO) -> Callable[[Sequence[str]], int]:
     try:
         descriptor = stream.fileno()
     except (OSError, AttributeError):
@@ -122,9 +121,15 @@ class _StreamWriter:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+    def write(self, lines: Sequence[str]) -> int:
+        """How many of the lines were taken; it stops at the first failure."""
+        for number, line in enumerate(lines):
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):  # ValueError: the stream is closed
+                return number
+        return len(lines)
 
 
 class _DescriptorWriter:
@@ -136,19 +141,24 @@ class _DescriptorWriter:
         self._encoding = encoding
         self._torn = False
 
-    def write(self, text: str) -> None:
+    def write(self, lines: Sequence[str]) -> int:
+        """How many of the lines were taken whole; a torn one is ended before the next."""
+        encoded = [(line + "\n").encode(self._encoding, "backslashreplace") for line in lines]
         if self._torn:
-            self._write_all(b"\n")
-        self._torn = False
-        self._write_all(text.encode(self._encoding, "backslashreplace"))
+            encoded[0] = b"\n" + encoded[0]
+        ends = list(accumulate(map(len, encoded)))
+        taken = self._write_all(b"".join(encoded))
+        if taken:
+            self._torn = taken not in ends
+        return bisect_right(ends, taken)
 
-    def _write_all(self, data: bytes) -> None:
+    def _write_all(self, data: bytes) -> int:
         left = memoryview(data)
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
             except BlockingIOError:  # somebody made the shared descriptor non-blocking
                 select.select([], [self._descriptor], [], 1)
-            except OSError:
-                self._torn = self._torn or len(left) < len(data)
-                raise
+            except OSError:  # full disk, reader gone: the lines that are left count as lost
+                break
+        return len(data) - len(left)

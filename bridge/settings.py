@@ -79,10 +79,12 @@ def _text_file(value: Path) -> Path:
 ProjectId = Annotated[
     str, _matching(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,61}[a-z0-9]", "a project id")
 ]
-PubSubId = Annotated[str, _matching(r"(?!goog)[A-Za-z][\w.~+%-]{2,254}", "a Pub/Sub resource id")]
+PubSubId = Annotated[
+    str, _matching(r"(?!goog)[A-Za-z][A-Za-z0-9_.~+%-]{2,254}", "a Pub/Sub resource id")
+]
 DatasetId = Annotated[str, _matching(r"[A-Za-z0-9_]{1,1024}", "a BigQuery dataset id")]
 TableId = Annotated[str, _matching(r"[\w -]{1,1024}", "a BigQuery table id")]
-HostPort = Annotated[str, _matching(r"(?:\[[0-9A-Fa-f:]+\]|[^\s/:]+):\d{1,5}", "host:port")]
+HostPort = Annotated[str, _matching(r"(?:\[[0-9A-Fa-f:]+\]|[^\s/:]+):[0-9]{1,5}", "host:port")]
 Host = Annotated[
     str,
     _matching(
@@ -90,7 +92,7 @@ Host = Annotated[
     ),
 ]
 HttpUrl = Annotated[str, _matching(r"https?://[^\s/]+/?", "http://host:port")]
-Endpoint = Annotated[str, _matching(r"[A-Za-z0-9.-]+(?::\d{1,5})?", "a host name")]
+Endpoint = Annotated[str, _matching(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?", "a host name")]
 SecretVersion = Annotated[
     str, _matching(r"projects/[^/\s]+/secrets/[^/\s]+/versions/[^/\s]+", "a secret's version name")
 ]

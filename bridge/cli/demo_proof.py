@@ -146,7 +146,7 @@ def _same(published: Published, contents: Iterable[Content]) -> tuple[int | str,
 
 def once(events: Iterable[Event]) -> list[Event]:
     """Each message of Pub/Sub once, although it may hand one out again."""
-    return list({event.message_id: event for event in reversed(list(events))}.values())[::-1]
+    return list({event.message_id: event for event in events}.values())
 
 
 def inversions(published: Published, contents: Iterable[Content]) -> int:

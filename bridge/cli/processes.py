@@ -28,7 +28,8 @@ class Program:
 
     It has a session of its own, so that Ctrl-C in the terminal reaches only the command, which
     then stops its programs in the right order. What it prints goes to `<name>.out` and
-    `<name>.log` in `directory`, appended. A context manager; leaving it stops the program.
+    `<name>.log` in `directory`, appended. A context manager: leaving it stops the program, and
+    kills it when it is left in an error or by Ctrl-C, so that nobody has to wait.
     """
 
     def __init__(
@@ -62,7 +63,10 @@ class Program:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        if kind is None:
+            self.stop()
+        else:
+            self.kill()
 
     @property
     def pid(self) -> int:

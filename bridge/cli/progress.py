@@ -39,11 +39,14 @@ class Every:
 
 
 @contextmanager
-def shown(clock: Clock, console: Console | None = None) -> Iterator[Progress]:
-    """Progress on stderr for as long as the block lasts. On a terminal nothing of it remains."""
-    console = console or Console(stderr=True, highlight=False)
+def shown(
+    clock: Clock, redraw_seconds: float = REDRAW_SECONDS, line_seconds: float = LINE_SECONDS
+) -> Iterator[Progress]:
+    """Progress on stderr for as long as the block lasts. On a terminal nothing of it remains;
+    elsewhere there is a line every `line_seconds`."""
+    console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield Every(clock, LINE_SECONDS, lambda words: console.print(words, soft_wrap=True))
+        yield Every(clock, line_seconds, lambda words: console.print(words, soft_wrap=True))
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield Every(clock, REDRAW_SECONDS, lambda words: live.update(Text(words), refresh=True))
+        yield Every(clock, redraw_seconds, lambda words: live.update(Text(words), refresh=True))

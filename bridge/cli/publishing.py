@@ -116,11 +116,19 @@ class Publisher:
         """What became of the messages so far. Any thread; does not block."""
         return self._counts.frozen()
 
+    def in_words(self) -> str:
+        """The counts in one line. Any thread; does not block."""
+        counts = self.counts()
+        return (
+            f"published {counts.published}, acknowledged {counts.acknowledged}, "
+            f"refused {counts.refused}"
+        )
+
     def _make_client(self, client_id: str) -> Client:
         settings = self._settings
         client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
         if settings.mqtt_username is not None:
-            client.username_pw_set(settings.mqtt_username, settings.password)
+            client.username_pw_set(settings.mqtt_username, _password(settings))
         if settings.mqtt_tls:
             client.tls_set(
                 _text(settings.mqtt_tls_ca_file),
@@ -213,6 +221,15 @@ class _Tally:
     def frozen(self) -> Counts:
         with self._lock:
             return Counts(self._published, self._acknowledged, self._unheard, dict(self._reasons))
+
+
+def _password(settings: Settings) -> str | None:
+    if settings.mqtt_password_secret is None:
+        return settings.password
+    # Only here: it imports a Google client, which takes its time.
+    from bridge.secrets import fetch
+
+    return fetch(settings.mqtt_password_secret)
 
 
 def _text(path: object) -> str | None:

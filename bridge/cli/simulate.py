@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
 from bridge import settings
 from bridge.cli.pacing import Pace, stopped_by_signal
-from bridge.cli.progress import Progress, shown
+from bridge.cli.progress import shown
 from bridge.cli.publishing import Counts, Publisher
 from bridge.cli.readings import Sample, sensors, simulated, site_codes
 from bridge.cli.recorded import extent, replayed
@@ -49,14 +49,6 @@ class Sites(click.ParamType[tuple[str, ...]]):
         return name
 
 
-class Target(Protocol):
-    """Where messages go: a Publisher, or a test's list."""
-
-    def publish(self, topic: str, payload: bytes) -> None: ...
-
-    def counts(self) -> Counts: ...
-
-
 @dataclass
 class Sent:
     """What was handed over so far, by kind and by site."""
@@ -69,12 +61,18 @@ class Sent:
         self.sites[message.sample.site] += 1
 
 
-def send(messages: Iterator[Outgoing], target: Target, sent: Sent, progress: Progress) -> None:
-    """Publish the messages as they come. Blocks until the last is handed over."""
+def send(
+    messages: Iterator[Outgoing],
+    publisher: Publisher,
+    note: Callable[[Outgoing], None],
+    progress: Callable[[], None],
+) -> None:
+    """Publish the messages as they come, and tell of each when it is handed over. Blocks until
+    the last one is; not until it is acknowledged."""
     for message in messages:
-        target.publish(message.topic, message.payload)
-        sent.add(message)
-        progress.show(lambda: _words(target.counts()))
+        publisher.publish(message.topic, message.payload)
+        note(message)
+        progress()
 
 
 @click.command("simulate")
@@ -151,7 +149,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         clock = SystemClock()
         pace = Pace(clock, stop, options["duration"])
         with shown(clock) as progress:
-            send(_messages(options, pace, clock), publisher, sent, progress)
+            messages = _messages(options, pace, clock)
+            send(messages, publisher, sent.add, lambda: progress.show(publisher.in_words))
         publisher.settle()
         seconds = pace.elapsed()
     counts = publisher.counts()
@@ -187,13 +186,6 @@ def _samples(options: dict[str, Any], rng: Random, pace: Pace, clock: Clock) -> 
         return replayed(recording, extent(recording), options["speed"], pace.due, clock)
     instruments = sensors(options["sites"], options["tags"], rng)
     return simulated(instruments, options["rate"], pace.due, clock, options["attributes"])
-
-
-def _words(counts: Counts) -> str:
-    return (
-        f"published {counts.published}, acknowledged {counts.acknowledged}, "
-        f"refused {counts.refused}"
-    )
 
 
 def _summary(counts: Counts, sent: Sent, seconds: float, form: str) -> str:

@@ -54,7 +54,6 @@ def create_app(
     local: everybody may see everything.
     """
     app = Flask(__name__, static_folder=None)
-    app.url_map.merge_slashes = False
     allowed = partial(_may_see, token=token, local=local)
     style = STYLE.read_text(encoding="utf-8")
     _guard(app, allowed)

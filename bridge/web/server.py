@@ -111,8 +111,6 @@ class HttpServer:
             # No temporary files: the disk may be full, and a descriptor each would be needed.
             outbuf_overflow=MAX_BUFFERED_BYTES,
             inbuf_overflow=MAX_BUFFERED_BYTES,
-            # The default select() fails for descriptors from 1024 on.
-            asyncore_use_poll=True,
             # The access rule has to see the headers of a front end; waitress would take them out.
             clear_untrusted_proxy_headers=False,
             log_socket_errors=False,
@@ -134,6 +132,7 @@ class HttpServer:
                 self._close_overdue()
                 self._make_room()
                 self._pulse.send(self._workers)
+                # With poll: select fails as soon as a descriptor's number reaches 1024.
                 wasyncore.loop(LOOP_SECONDS, use_poll=True, map=self._map, count=1)
             if not self._stopping.is_set():
                 log.error("the HTTP server has lost its listening socket; it has to be restarted")

@@ -24,21 +24,15 @@ from bridge.logs import LogHandler, setup
 from bridge.web import server as server_module
 from bridge.web.app import create_app
 from bridge.web.server import MAX_CONNECTIONS, HttpServer
-from tests.support.clock import FakeClock
+from tests.support.clock import ManualClock
 from tests.support.daemon import FakeDaemon, line
+from tests.support.poll import eventually
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
 TOKEN = "correct-horse-battery"
 PATIENCE = 10.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -275,13 +269,25 @@ def test_running_out_of_descriptors_delays_an_answer_and_does_not_lose_the_serve
         hoard = all_free_descriptors()
         client.connect(("127.0.0.1", server.port))
         client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        until(lambda: server._listeners[0]._resting_until > 0)
+        eventually(lambda: server._listeners[0]._resting_until > 0, "the listener rests")
         began, used = time.monotonic(), time.process_time()
-        until(lambda: time.monotonic() - began > 0.5)
+        eventually(lambda: time.monotonic() - began > 0.5, "half a second is over")
         assert time.process_time() - used < 0.3, "the loop spins"
         for descriptor in hoard:
             os.close(descriptor)
         assert b"200 OK" in client.recv(65_536)
+
+
+def test_descriptors_beyond_the_reach_of_select_are_served(server: HttpServer) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip("the machine allows too few descriptors")
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        assert get(server, "/livez")[0].status == 200
 
 
 # The address
@@ -346,7 +352,7 @@ def test_a_stop_leaves_no_threads_and_no_descriptors(daemon: FakeDaemon) -> None
     once()
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     once()
-    until(lambda: threading.active_count() <= threads)
+    eventually(lambda: threading.active_count() <= threads, "the threads have ended")
     assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
@@ -355,9 +361,11 @@ def test_a_stop_does_not_wait_for_a_request_that_hangs() -> None:
     with serving(stuck) as server:
         client = connect(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert stuck.reached.wait(PATIENCE)
+        trigger: Any = server._listeners[0].trigger
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < 8
+        assert os.fstat(trigger.trigger), "the worker that hangs would wake another file"
         stuck.release.set()
         client.close()
 
@@ -386,7 +394,7 @@ def test_the_watchdog_hears_of_the_server_without_any_request(
     monkeypatch.setattr(server_module, "LOOP_SECONDS", 0.05)
     app = create_app(daemon, token=lambda: None, local=True)
     with serving(app, daemon.beat):
-        until(lambda: daemon.beats >= 3)
+        eventually(lambda: daemon.beats >= 3, "three beats")
 
 
 def test_the_sign_of_life_stays_out_when_no_worker_is_left(
@@ -396,18 +404,20 @@ def test_the_sign_of_life_stays_out_when_no_worker_is_left(
     monkeypatch.setattr(server_module, "LOOP_SECONDS", 0.05)
     stuck = Stuck()
     with serving(stuck, daemon.beat) as server, ExitStack() as clients:
-        until(lambda: daemon.beats >= 1)
+        eventually(lambda: daemon.beats >= 1, "a beat")
         for _ in range(server_module.THREADS):
             request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
             clients.enter_context(connect(server, request))
-        until(lambda: server._workers.active_count == server_module.THREADS)
-        until(lambda: server._pulse._on_its_way)
+        eventually(
+            lambda: server._workers.active_count == server_module.THREADS, "all workers hang"
+        )
+        eventually(lambda: server._pulse._on_its_way, "a beat is on its way")
         heard = daemon.beats
         began = time.monotonic()
-        until(lambda: time.monotonic() - began > 0.5)
+        eventually(lambda: time.monotonic() - began > 0.5, "half a second is over")
         assert daemon.beats == heard
         stuck.release.set()
-        until(lambda: daemon.beats > heard)
+        eventually(lambda: daemon.beats > heard, "the beat arrives late")
 
 
 def test_the_sign_of_life_stays_out_when_the_loop_has_failed(
@@ -442,14 +452,14 @@ def test_a_closed_listening_socket_ends_the_loop(
 
 def test_a_crowd_of_requests_fills_no_log(daemon: FakeDaemon) -> None:
     stream = io.StringIO()
-    handler = setup("INFO", "json", stream, FakeClock())
+    handler = setup("INFO", "json", stream, ManualClock())
     stuck = Stuck()
     try:
         with serving(stuck) as server, ExitStack() as crowd:
             for _ in range(40):
                 request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 crowd.enter_context(connect(server, request))
-            until(lambda: len(server._workers.queue) >= 36)
+            eventually(lambda: len(server._workers.queue) >= 36, "the queue is deep")
             stuck.release.set()
         assert isinstance(handler, LogHandler)
         handler.flush()

@@ -18,9 +18,9 @@ from typing import Any, Literal, TextIO
 
 import pytest
 
-from bridge.log_output import Output
+from bridge.log_output import MAX_CHARACTERS, Output
 from bridge.logs import THIRD_PARTY, LogHandler, RateLimit, setup
-from tests.support.clock import FakeClock
+from tests.support.clock import ManualClock
 
 ROOT = Path(__file__).parents[2]
 log = logging.getLogger("bridge.test")
@@ -80,13 +80,16 @@ def logging_as_before() -> Iterator[None]:
 
 
 def begin(
-    level: str, fmt: Literal["auto", "json", "text"], stream: TextIO, clock: FakeClock | None = None
+    level: str,
+    fmt: Literal["auto", "json", "text"],
+    stream: TextIO,
+    clock: ManualClock | None = None,
 ) -> LogHandler:
     """Set up, and without pytest's own handlers, which fail where ours must not."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if not isinstance(handler, LogHandler)]:
         root.removeHandler(handler)
-    return setup(level, fmt, stream, clock or FakeClock())
+    return setup(level, fmt, stream, clock or ManualClock())
 
 
 def written(stream: io.StringIO, handler: LogHandler) -> list[str]:
@@ -112,13 +115,6 @@ def text(act: Callable[[], None]) -> str:
     act()
     handler.flush()
     return stream.getvalue()
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 # The form of a line
@@ -318,7 +314,7 @@ class Limited:
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
-        self.clock = FakeClock()
+        self.clock = ManualClock()
         self.handler = begin("INFO", "json", self.stream, self.clock)
 
     def messages(self) -> list[str]:
@@ -331,7 +327,7 @@ def test_a_repeated_warning_passes_once_in_thirty_seconds_with_the_count() -> No
     for number in range(413):
         log.warning("queue depth %d", number)
     assert limited.messages() == ["queue depth 0"]
-    limited.clock.advance(30)
+    limited.clock.pass_(30)
     log.warning("queue depth %d", 999)
     assert limited.messages()[1:] == ["queue depth 999 (repeated 412 times in 30 s)"]
 
@@ -341,7 +337,7 @@ def test_after_the_count_is_told_it_starts_again() -> None:
     for _ in range(3):
         log.error("x")
         log.error("x")
-        limited.clock.advance(31)
+        limited.clock.pass_(31)
     assert limited.messages() == [
         "x",
         "x (repeated 1 times in 31 s)",
@@ -376,7 +372,7 @@ def test_a_flush_tells_the_counts_that_no_next_message_came_for() -> None:
     limited = Limited()
     for _ in range(5):
         log.warning("100 %% of %s", "it")
-    limited.clock.advance(3)
+    limited.clock.pass_(3)
     limited.handler.flush()
     assert limited.messages() == ["100 % of it", "100 % of it (repeated 4 times in 3 s)"]
     limited.handler.flush()
@@ -387,13 +383,13 @@ def test_any_later_record_brings_the_counts_whose_time_is_over() -> None:
     limited = Limited()
     log.warning("x")
     log.warning("x")
-    limited.clock.advance(31)
+    limited.clock.pass_(31)
     log.info("life goes on")
     assert limited.messages() == ["x", "x (repeated 1 times in 31 s)", "life goes on"]
 
 
 def test_the_number_of_remembered_messages_is_bounded_and_no_count_is_lost() -> None:
-    limit = RateLimit(FakeClock(), keys=3)
+    limit = RateLimit(ManualClock(), keys=3)
 
     def passes(message: str) -> bool:
         return limit.filter(logging.LogRecord("n", 30, "", 0, message, None, None))
@@ -447,11 +443,54 @@ def test_lines_that_a_full_disk_refused_are_counted_and_told_later() -> None:
     output = Output(stream, outcome)
     for _ in range(3):
         output.put("x")
-    assert output.drain(10)
+        assert output.drain(10)
     stream.room = True
     output.put("y")
     assert output.drain(10)
     assert stream.getvalue() == "lost 3\ny\n"
+
+
+def test_a_queue_of_long_lines_is_bounded_by_their_length() -> None:
+    stream = Stuck()
+    output = Output(stream, outcome, patience=0.01)
+    for _ in range(300):
+        output.put("x" * 100_000)
+    stream.release.set()
+    assert output.drain(30)
+    assert len(stream.getvalue()) < 2 * MAX_CHARACTERS
+    assert "lost " in stream.getvalue()
+
+
+@pytest.mark.parametrize(("taken", "lost"), [(0, 3), (4, 3), (6, 2), (7, 2), (16, 1)])
+def test_of_a_batch_cut_short_the_lines_that_did_not_get_through_whole_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int, lost: int
+) -> None:
+    real = os.write
+    room = [taken]
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if not room:
+            return real(descriptor, data)
+        if room[0] == 0:
+            room.pop()
+            raise OSError(errno.ENOSPC, "full")
+        written = real(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr("bridge.log_output.os.write", write)
+    with open(tmp_path / "log", "w", encoding="utf-8") as stream:
+        output = Output(stream, outcome)
+        with output._changed:
+            for line in ("one 1", "two 2", "six 6"):
+                output.put(line)
+        assert output.drain(10)
+        output.put("later")
+        assert output.drain(10)
+    shown = (tmp_path / "log").read_text().split("\n")
+    assert shown[-2] == "later"
+    assert (f"lost {lost}" in shown) == (lost > 0)
+    assert len([line for line in shown if line in ("one 1", "two 2", "six 6")]) == 3 - lost
 
 
 def test_a_closed_stream_harms_nobody() -> None:
@@ -575,6 +614,7 @@ def test_half_a_line_is_ended_before_the_next(
     with open(tmp_path / "log", "w", encoding="utf-8") as stream:
         output = Output(stream, outcome)
         output.put("first")
+        assert output.drain(10)
         output.put("second")
-        until(lambda: output.drain(1))
+        assert output.drain(10)
     assert (tmp_path / "log").read_text() == "fir\nlost 1\nsecond\n"

@@ -8,6 +8,11 @@ import pytest
 
 from bridge.cli.processes import Program, ProgramFailed, free_port, listens
 
+DEAF = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print('deaf', flush=True); time.sleep(600)"
+)
+
 
 def python(code: str, folder: Path) -> Program:
     return Program("child", (sys.executable, "-c", code), folder)
@@ -28,12 +33,20 @@ def test_leaving_the_block_ends_it(tmp_path: Path) -> None:
     assert program.stop() == -signal.SIGTERM
 
 
+def test_leaving_the_block_in_an_error_ends_it_at_once(tmp_path: Path) -> None:
+    def interrupted(program: Program) -> None:
+        with program:
+            program.wait_until(lambda: "deaf" in program.output.read_text(), 20)
+            raise KeyboardInterrupt
+
+    program = python(DEAF, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(program)
+    assert program.exit_code == -signal.SIGKILL
+
+
 def test_what_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
-    code = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-        "print('deaf', flush=True); time.sleep(600)"
-    )
-    program = python(code, tmp_path)
+    program = python(DEAF, tmp_path)
     program.wait_until(lambda: "deaf" in program.output.read_text(), 20)
     assert program.stop(seconds=0.1) == -signal.SIGKILL
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -474,14 +473,12 @@ LARGE = Limits(max_payload_bytes=8 * 1024**2)
         "0." + "1" * (8 * 1024**2 - 2),
         '{"value": ' + "9" * (8 * 1024**2 - 20) + "}",
     ],
-    ids=["arrays", "objects", "quotes", "escapes", "deep", "backslashes", "pairs", "digits"]
-    + ["fraction", "member"],
+    ids=lambda payload: payload[:4],
 )
+@pytest.mark.timeout(60)
 def test_no_payload_keeps_the_bridge_busy_for_long(payload: str) -> None:
-    begun = time.process_time()
+    # Seconds on any machine; hours where the work grows with the square of the length.
     assert isinstance(judged(payload, limits=LARGE), Rejection)
-    # A second on any machine; hours where the work grows with the square of the length.
-    assert time.process_time() - begun < 20
 
 
 def test_nothing_is_remembered_of_texts_that_cannot_be_names() -> None:

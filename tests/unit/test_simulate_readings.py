@@ -8,7 +8,7 @@ import pytest
 
 from bridge.cli.readings import QUANTITIES, Quantity, Sample, Walk, sensors, simulated, site_codes
 from bridge.reading import Limits, Message, Reading, parse
-from tests.support.clock import FakeClock
+from tests.support.waiting_clock import WaitingClock
 
 
 def always(_seconds: float) -> bool:
@@ -18,7 +18,7 @@ def always(_seconds: float) -> bool:
 def some(seed: int, number: int = 500, rate: float = 0, attributes: bool = False) -> list[Sample]:
     rng = Random(seed)
     instruments = sensors(site_codes(3), 25, rng)
-    return list(islice(simulated(instruments, rate, always, FakeClock(), attributes), number))
+    return list(islice(simulated(instruments, rate, always, WaitingClock(), attributes), number))
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES, ids=lambda quantity: quantity.suffix)
@@ -33,7 +33,7 @@ def test_a_value_wanders_but_stays_within_the_plausible_bounds(quantity: Quantit
 
 def test_every_made_up_reading_is_accepted_by_the_bridge_with_the_value_it_was_sent_with() -> None:
     for sample in some(seed=1):
-        received_us = FakeClock().now_us() + 1_000_000
+        received_us = WaitingClock().now_us() + 1_000_000
         reading = parse(Message(sample.topic, sample.payload, received_us), Limits())
         assert isinstance(reading, Reading)
         assert (reading.site, reading.pi_tag) == (sample.site, sample.pi_tag)
@@ -79,7 +79,7 @@ def test_each_reading_comes_when_the_rate_says_and_the_run_ends_when_it_is_over(
         return seconds < 1
 
     instruments = sensors(("A",), 3, Random(1))
-    samples = list(simulated(instruments, 4, until_one_second, FakeClock()))
+    samples = list(simulated(instruments, 4, until_one_second, WaitingClock()))
     assert asked == [0, 0.25, 0.5, 0.75, 1.0]
     assert len(samples) == 4
 

@@ -8,7 +8,8 @@ import pytest
 
 from bridge.cli.readings import Sample
 from bridge.cli.recorded import RecordingUnusable, extent, replayed
-from tests.support.clock import FakeClock
+from bridge.times import iso_us
+from tests.support.waiting_clock import WaitingClock
 
 HEADER = "timestamp,site_code,pi_tag,sensor_id,value\n"
 MINUTE = (
@@ -24,7 +25,7 @@ def recording(folder: Path, text: str) -> Path:
     return path
 
 
-def replay(path: Path, speed: float, clock: FakeClock) -> list[tuple[float, Sample]]:
+def replay(path: Path, speed: float, clock: WaitingClock) -> list[tuple[float, Sample]]:
     """Each sample with the seconds after the start at which it was due."""
     asked: list[float] = []
 
@@ -36,25 +37,25 @@ def replay(path: Path, speed: float, clock: FakeClock) -> list[tuple[float, Samp
     return list(zip(asked, samples, strict=True))
 
 
-def seconds_from_start(sample: Sample, clock: FakeClock) -> float:
+def seconds_from_start(sample: Sample, clock: WaitingClock) -> float:
     return datetime.fromisoformat(sample.timestamp).timestamp() - clock.now_us() / 1e6
 
 
 def values(folder: Path, *texts: str) -> list[str]:
     lines = "".join(f"2020-03-09T10:14:00Z,SKAB,Flow,FT-1,{text}\n" for text in texts)
-    replayed_ones = replay(recording(folder, HEADER + lines), 0, FakeClock())
+    replayed_ones = replay(recording(folder, HEADER + lines), 0, WaitingClock())
     return [sample.value for _, sample in replayed_ones]
 
 
 def test_at_its_own_pace_each_reading_is_timed_at_the_moment_of_sending_it(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = WaitingClock()
     sent = replay(recording(tmp_path, HEADER + MINUTE), 1, clock)
     assert [due for due, _ in sent] == [0, 30, 60]
     assert [seconds_from_start(sample, clock) for _, sample in sent] == pytest.approx([0, 30, 60])
 
 
 def test_faster_the_last_reading_is_timed_at_the_moment_of_sending_it(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = WaitingClock()
     sent = replay(recording(tmp_path, HEADER + MINUTE), 10, clock)
     assert [due for due, _ in sent] == [0, 3, 6]
     times = [seconds_from_start(sample, clock) for _, sample in sent]
@@ -62,7 +63,7 @@ def test_faster_the_last_reading_is_timed_at_the_moment_of_sending_it(tmp_path: 
 
 
 def test_as_fast_as_possible_the_last_reading_is_timed_now(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = WaitingClock()
     sent = replay(recording(tmp_path, HEADER + MINUTE), 0, clock)
     assert [due for due, _ in sent] == [0, 0, 0]
     times = [seconds_from_start(sample, clock) for _, sample in sent]
@@ -70,7 +71,7 @@ def test_as_fast_as_possible_the_last_reading_is_timed_now(tmp_path: Path) -> No
 
 
 def test_slower_the_first_reading_is_timed_at_the_start_and_none_is_ahead(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = WaitingClock()
     sent = replay(recording(tmp_path, HEADER + MINUTE), 0.5, clock)
     assert [due for due, _ in sent] == [0, 60, 120]
     times = [seconds_from_start(sample, clock) for _, sample in sent]
@@ -92,19 +93,20 @@ def test_a_text_that_is_no_json_number_is_sent_as_a_string(tmp_path: Path) -> No
 
 
 def test_the_payload_is_the_reading_of_the_line(tmp_path: Path) -> None:
-    _, sample = replay(recording(tmp_path, HEADER + MINUTE), 1, FakeClock(0))[0]
+    clock = WaitingClock()
+    _, sample = replay(recording(tmp_path, HEADER + MINUTE), 1, clock)[0]
     assert sample.topic == "FCTS/FAE/SKAB/SolvExtract/Flow"
     assert json.loads(sample.payload) == {
         "site_code": "SKAB",
         "sensor_id": "FT-1",
-        "timestamp": "1970-01-01T00:00:00.000000Z",
+        "timestamp": iso_us(clock.now_us()),
         "value": 0.0265878,
     }
 
 
 def test_the_replay_ends_when_the_run_is_over(tmp_path: Path) -> None:
     path = recording(tmp_path, HEADER + MINUTE)
-    sent = list(replayed(path, extent(path), 1, lambda seconds: seconds < 30, FakeClock()))
+    sent = list(replayed(path, extent(path), 1, lambda seconds: seconds < 30, WaitingClock()))
     assert len(sent) == 1
 
 

@@ -8,12 +8,12 @@ import pytest
 from bridge.cli.readings import Sample, sensors, simulated
 from bridge.cli.traffic import JUNK, RETRY_REACH, Junk, Outgoing, mixed
 from bridge.reading import REASONS, Limits, Message, Reading, Rejection, parse
-from tests.support.clock import FakeClock
+from tests.support.waiting_clock import WaitingClock
 
 
 def samples(number: int) -> list[Sample]:
     instruments = sensors(("MOR", "BAG"), 10, Random(1))
-    return list(islice(simulated(instruments, 0, lambda _: True, FakeClock()), number))
+    return list(islice(simulated(instruments, 0, lambda _: True, WaitingClock()), number))
 
 
 def messages(number: int, seed: int = 5, **percent: float) -> list[Outgoing]:
@@ -21,7 +21,7 @@ def messages(number: int, seed: int = 5, **percent: float) -> list[Outgoing]:
 
 
 def judged(topic: str, payload: bytes) -> Reading | Rejection:
-    return parse(Message(topic, payload, FakeClock().now_us()), Limits())
+    return parse(Message(topic, payload, WaitingClock().now_us()), Limits())
 
 
 @pytest.mark.parametrize("kind", JUNK, ids=lambda kind: kind.reason)

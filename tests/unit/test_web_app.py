@@ -178,7 +178,9 @@ def test_a_wrong_method_on_a_health_path_is_told_to_a_stranger_too() -> None:
     assert client(FakeDaemon()).post("/livez", headers=OUTSIDE).status_code == 405
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/livez/", "/ledger/x", "/static/page.css", "/a//b"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/livez/", "/ledger/x", "/static/page.css", "/a//b", "/x//ledger"]
+)
 def test_an_unknown_path_is_404_for_those_who_may_see(path: str) -> None:
     answer = client(FakeDaemon()).get(path, headers=BEARER)
     assert answer.status_code == 404

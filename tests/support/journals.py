@@ -1,0 +1,156 @@
+"""A journal under test, and an auditor that reads the file behind its back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bridge.journal import Journal, LaneProgress, Settlement, store
+from bridge.journal.journal import Limits
+from bridge.journal.letters import Refused
+from bridge.reading import Entry, Reading, event_id
+from tests.support.clock import ManualClock
+
+SINKS = {"pubsub": "project/topic", "bigquery": "project.dataset.table"}
+MINUTE_US = 60_000_000
+
+
+def new_journal(
+    path: Path,
+    limits: Limits | None = None,
+    clock: ManualClock | None = None,
+    sinks: dict[str, str] | None = None,
+) -> Journal:
+    journal = Journal(path, limits or Limits(), clock or ManualClock())
+    journal.open()
+    journal.activate(SINKS if sinks is None else sinks)
+    return journal
+
+
+@contextmanager
+def opened(
+    path: Path,
+    limits: Limits | None = None,
+    clock: ManualClock | None = None,
+    sinks: dict[str, str] | None = None,
+) -> Iterator[Journal]:
+    journal = new_journal(path, limits, clock, sinks)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def settle(
+    journal: Journal,
+    sink: str,
+    entries: Sequence[Entry],
+    position: int | None = None,
+    refused: Sequence[Refused] = (),
+    lane: str = "",
+) -> None:
+    """Settle entries in one lane, in order, up to the last of them."""
+    last = max(entry.seq for entry in [*entries, *(letter.entry for letter in refused)])
+    position = last if position is None else position
+    progress = LaneProgress(last, ())
+    journal.settle(sink, [Settlement(lane, progress, list(entries), list(refused))], position)
+
+
+def settle_everything(journal: Journal, sinks: Iterable[str] = tuple(SINKS)) -> None:
+    for sink in sinks:
+        while entries := journal.read(journal.resume(sink).position, 1_000):
+            settle(journal, sink, entries)
+
+
+def pass_time(journal: Journal, clock: ManualClock, seconds: float) -> None:
+    """Let a running daemon's time pass: upkeep every ten seconds."""
+    while seconds > 0:
+        clock.pass_(min(10.0, seconds))
+        seconds -= 10.0
+        journal.maintain()
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    db = store.connect_reader(path)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+def counted(path: Path, table: str) -> int:
+    found = rows(path, f"SELECT count(*) FROM {table}")[0][0]
+    assert isinstance(found, int)
+    return found
+
+
+def audit(path: Path) -> None:
+    """Everything that has to hold of a journal's file after any commit (I1 to I6), read with
+    plain SQL and none of the journal's own code."""
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        _audit_ids(db)
+        _audit_ledger(db)
+        for name, position in db.execute("SELECT name, position FROM sinks WHERE active = 1"):
+            _audit_sink(db, name, position)
+    finally:
+        db.close()
+
+
+def _audit_ids(db: sqlite3.Connection) -> None:
+    assert db.execute("SELECT count(*) - count(DISTINCT event_id) FROM ids").fetchone() == (0,)
+    orphans = "SELECT count(*) FROM entries WHERE seq NOT IN (SELECT seq FROM ids)"
+    assert db.execute(orphans).fetchone() == (0,)
+    arrivals = [row[0] for row in db.execute("SELECT received_us FROM entries ORDER BY seq")]
+    assert arrivals == sorted(arrivals)
+    for row in db.execute(
+        "SELECT i.event_id, e.site, e.pi_tag, e.sensor_id, i.event_us, e.value, e.received_us, "
+        "e.attributes FROM entries e JOIN ids i USING (seq)"
+    ):
+        assert event_id(Reading._make(row)) == row[0]
+
+
+def _audit_ledger(db: sqlite3.Connection) -> None:
+    wrong = "SELECT * FROM ledger WHERE received <> accepted + duplicates + rejected"
+    assert db.execute(wrong).fetchall() == []
+    rejected = db.execute("SELECT coalesce(sum(rejected), 0) FROM ledger").fetchone()
+    assert db.execute("SELECT coalesce(sum(count), 0) FROM reasons").fetchone() == rejected
+
+
+def _audit_sink(db: sqlite3.Connection, name: str, position: int) -> None:
+    lanes = dict(db.execute("SELECT lane, position FROM lanes WHERE sink = ?", (name,)).fetchall())
+    beyond = {
+        seq
+        for (blob,) in db.execute("SELECT beyond FROM lanes WHERE sink = ?", (name,))
+        for seq in store.unpacked(blob)
+    }
+    pending: dict[str, int] = {}
+    for seq, site in db.execute("SELECT seq, site FROM entries WHERE seq > ?", (position,)):
+        if seq > lanes.get(site, 0) and seq > lanes.get("", 0) and seq not in beyond:
+            pending[site] = pending.get(site, 0) + 1
+    accounted = dict(
+        db.execute(
+            "SELECT site, settled + dead_lettered + skipped FROM sink_ledger WHERE sink = ?",
+            (name,),
+        ).fetchall()
+    )
+    for site, accepted in db.execute("SELECT site, accepted FROM ledger").fetchall():
+        assert accepted == accounted.get(site, 0) + pending.get(site, 0), (name, site)
+
+
+__all__ = [
+    "MINUTE_US",
+    "SINKS",
+    "Limits",
+    "audit",
+    "counted",
+    "new_journal",
+    "opened",
+    "pass_time",
+    "rows",
+    "settle",
+    "settle_everything",
+]
