@@ -48,7 +48,7 @@ class BigQueryRestServer:
         )
         assert isinstance(server, TcpWSGIServer), "one address, one listener"
         self._server = server
-        self.port = int(server.socket.getsockname()[1])
+        self.port = int(server.getsockname()[1])
         self._thread = threading.Thread(target=self._server.run, name="bigquery", daemon=True)
 
     def start(self) -> None:

@@ -33,7 +33,7 @@ class ControlServer:
         server = create_server(app, host=host, port=port, threads=4)
         assert isinstance(server, TcpWSGIServer), "one address, one listener"
         self._server = server
-        self.port = int(server.socket.getsockname()[1])
+        self.port = int(server.getsockname()[1])
         self._thread = threading.Thread(target=self._server.run, name="control", daemon=True)
 
     def start(self) -> None:

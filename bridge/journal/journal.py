@@ -86,9 +86,10 @@ class Journal:
         self._limits = limits
         self._clock = clock
         self._lock = threading.RLock()
+        self._log_pages = max(64, min(4000, limits.max_bytes // 64 // 4096))
         self._file_lock = store.Lock(path)
         self._reserve = retention.Reserve(
-            path, max(65_536, min(16 * 1024**2, limits.max_bytes // 64))
+            path, max(262_144, min(16 * 1024**2, limits.max_bytes // 64))
         )
         self._listeners: list[Callable[[], None]] = []
         self.loss: str | None = None
@@ -113,13 +114,12 @@ class Journal:
             raise
 
     def _open_file(self) -> None:
-        wal_pages = max(64, min(4000, self._limits.max_bytes // 64 // 4096))
-        db = salvage.open_sound(self.path, wal_pages, self._clock)
+        db = salvage.open_sound(self.path, self._log_pages, self._clock)
         try:
             self._load(db)
         except JournalDamaged as error:
             db.close()
-            db = salvage.recover(self.path, wal_pages, self._clock, str(error))
+            db = salvage.recover(self.path, self._log_pages, self._clock, str(error))
             self._load(db)
         except BaseException:
             db.close()
@@ -138,7 +138,7 @@ class Journal:
         self._outside = store.changes_of_others(db)
         self._running = retention.RunningTime(self._clock, self._number("running_us"))
         self._ticks = retention.Ticks(db)
-        self._space = retention.Space(db, self.path, self._limits.max_bytes)
+        self._space = retention.Space(db, self.path, self._limits.max_bytes, self._log_pages * 4096)
         self._reserve.take()
         self._letter_bytes = letters.stored_bytes(db)
         self._acked_seq = self._number("acked_seq")
@@ -146,6 +146,7 @@ class Journal:
         self._positions: dict[str, int] = {}
         self._first_entry = retention.first_seq(db, "entries") or self._last_seq + 1
         self._first_id = retention.first_seq(db, "ids") or self._last_seq + 1
+        self._prune_step = retention.STEP
         self._tail = Tail(self._last_seq)
         self._space.measure()
 
@@ -536,8 +537,7 @@ class Journal:
         with self._lock, self._reading():
             running = self._running.advance()
             self._look_outside()
-            if self._space.full:
-                self._space.measure()
+            self._space.measure()
             if self._ticks.due(running):
                 self._mend_reserve()
                 self._write_tick()
@@ -566,30 +566,36 @@ class Journal:
             self._reserve.take()
             if self._reserve.held:
                 self._space.disk_has_room()
-                self._space.measure()
 
     def _prune(self, running: int) -> None:
-        pressed = self._space.share >= retention.WARN_AT
         resolved = min(self._positions.values(), default=0)
-        expired = self._ticks.last_seq_at(running - self._limits.retention_us)
-        cut_entries = resolved if pressed else min(resolved, expired)
-        payloads_gone = self._first_entry > resolved
-        cut_ids = min(
-            resolved if pressed and payloads_gone else min(resolved, expired), self._acked_seq
-        )
-        # An entry is read together with its id.
-        cut_ids = min(cut_ids, max(cut_entries, self._first_entry - 1))
-        if self._first_entry <= cut_entries or self._first_id <= cut_ids:
-            self._delete(cut_entries, cut_ids)
+        expired = min(resolved, self._ticks.last_seq_at(running - self._limits.retention_us))
+        if not self._space.pressed:
+            self._delete(expired, expired)
+            return
+        self._delete(resolved, expired)
+        if self._space.pressed and self._first_entry > resolved:  # no payload is left to go first
+            self._delete(resolved, resolved)
 
     def _delete(self, cut_entries: int, cut_ids: int) -> None:
-        first_entry, first_id = self._first_entry, self._first_id
+        """One step of each. An id stays until its entry is gone, which is read together with it,
+        and until its PUBACK is known to have reached the broker."""
+        first_entry, first_id, step = self._first_entry, self._first_id, self._prune_step
+        cut_ids = min(cut_ids, self._acked_seq, max(cut_entries, first_entry - 1))
+        if first_entry > cut_entries and first_id > cut_ids:
+            return
+        # On a full disk there is only room for a short transaction: try shorter ones.
+        self._prune_step = max(1, step // 4)
         with self._writing() as db:
-            if first_entry <= cut_entries:
-                first_entry = 1 + retention.delete_up_to(db, "entries", first_entry, cut_entries)
-            if first_id <= min(cut_ids, first_entry - 1):
-                cut = min(cut_ids, first_entry - 1)
-                first_id = 1 + retention.delete_up_to(db, "ids", first_id, cut)
+            last = min(cut_entries, first_entry + step - 1)
+            if first_entry <= last:
+                retention.delete_up_to(db, "entries", last)
+                first_entry = last + 1
+            last = min(cut_ids, first_entry - 1, first_id + step - 1)
+            if first_id <= last:
+                retention.delete_up_to(db, "ids", last)
+                first_id = last + 1
+        self._prune_step = min(retention.STEP, step * 2)
         self._first_entry, self._first_id = first_entry, first_id
         self._space.measure()
 
@@ -604,8 +610,15 @@ class Journal:
         except JournalError as error:
             if "disk is full" in str(error):
                 self._reserve.give_up()
+                self._empty_log()
                 self._space.disk_is_full()
             raise
+
+    def _empty_log(self) -> None:
+        # The log can only be used from its start again once all of it is in the main file, which
+        # may have to grow for that: with the room of the reserve, before anything else takes it.
+        with suppress(JournalError):  # the full disk itself is what is raised
+            store.checkpoint(self._db)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

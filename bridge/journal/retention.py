@@ -72,39 +72,51 @@ class Ticks:
 class Space:
     """How full the journal is. Live data counts, not the file, which SQLite never shrinks."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path, max_bytes: int) -> None:
+    def __init__(self, db: sqlite3.Connection, path: Path, max_bytes: int, log_bytes: int) -> None:
         self._db = db
+        self._log_bytes = log_bytes
         self._wal = f"{path}-wal"
         self._page = int(db.execute("PRAGMA page_size").fetchone()[0])
         self._max_bytes = max_bytes
+        self._disk_full = False
         self.ceiling = max_bytes
         self.used = 0
         self.full = False
+        self.pressed = False
 
     def measure(self) -> None:
         """Read the size anew; full has a gap of its own so that it does not flap."""
         try:
-            pages = self._pages() - int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+            pages = int(self._db.execute("PRAGMA page_count").fetchone()[0])
+            live = pages - int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
         except sqlite3.Error:
             return  # what was committed stays committed: the next measurement will tell
-        self.used = pages * self._page + self._wal_bytes()
+        self.used = live * self._page
+        if self._disk_full:
+            # The log has the room of the reserve, and is used from its start again and again.
+            self.ceiling = max(1, min(self._max_bytes, pages * self._page))
+            self.pressed = self.used >= WARN_AT * self.ceiling
+        else:
+            # Pruning does not make the log smaller: leave room for as long as it usually is.
+            self.ceiling = self._max_bytes
+            self.pressed = self.used >= WARN_AT * (self.ceiling - self._log_bytes)
+            self.used += self._wal_bytes()
         share = self.used / self.ceiling
         self.full = share >= 1.0 or (self.full and share >= RESUME_BELOW)
 
     def disk_is_full(self) -> None:
         """The disk took no more: what the file has by now is all there is, until it has room."""
-        self.ceiling = max(1, min(self._max_bytes, self._pages() * self._page))
+        self._disk_full = True
         self.full = True
+        self.measure()
 
     def disk_has_room(self) -> None:
-        self.ceiling = self._max_bytes
+        self._disk_full = False
+        self.measure()
 
     @property
     def share(self) -> float:
         return self.used / self.ceiling
-
-    def _pages(self) -> int:
-        return int(self._db.execute("PRAGMA page_count").fetchone()[0])
 
     def _wal_bytes(self) -> int:
         try:
@@ -147,9 +159,6 @@ def first_seq(db: sqlite3.Connection, table: str) -> int | None:
     return value
 
 
-def delete_up_to(db: sqlite3.Connection, table: str, first: int, cut: int) -> int:
-    """In a transaction: delete one step of the rows from `first` to `cut`; answers the last
-    sequence that is gone now."""
-    last = min(cut, first + STEP - 1)
+def delete_up_to(db: sqlite3.Connection, table: str, last: int) -> None:
+    """In a transaction."""
     db.execute(f"DELETE FROM {table} WHERE seq <= ?", (last,))
-    return last

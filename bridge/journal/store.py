@@ -193,6 +193,12 @@ def changes_of_others(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA data_version").fetchone()[0])
 
 
+def checkpoint(db: sqlite3.Connection) -> None:
+    """Bring the log into the main file and cut it to nothing, as far as that can be done now."""
+    with translated():
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 

@@ -172,17 +172,18 @@ def test_under_pressure_payloads_go_first_and_ids_only_when_no_payload_is_left(
         assert counted(path, "ids") == count
         assert not journal.full
         # Ids go as well when they alone are too many.
-        while journal.used_bytes < WARN_AT * MIB and not counted(path, "entries"):
+        for _ in range(100):
             last = journal.append([reading(n) for n in range(count, count + 200)], []).last_seq
             journal.acknowledged(last)
             count += 200
             settle_everything(journal)
-            for _ in range(5):
-                journal.maintain()
+            entries = counted(path, "entries")
+            journal.maintain()
             if counted(path, "ids") < count:
                 break
-        assert counted(path, "ids") < count
+        assert 0 < counted(path, "ids") < count
         assert counted(path, "entries") == 0
+        assert entries <= 200
         audit(path)
 
 
@@ -250,7 +251,7 @@ def test_a_full_journal_stays_full_across_a_restart_and_can_be_settled_then(
 ) -> None:
     limits = Limits(max_bytes=MIB)
     with opened(path, limits, clock) as journal:
-        count = fill(journal, 1.2)
+        count = fill(journal, 1.4)  # enough without the log, which closing empties
     with opened(path, limits, clock) as journal:
         assert journal.full
         assert journal.pending("pubsub") == count
@@ -274,7 +275,7 @@ def test_fullness_counts_live_data_and_not_the_size_of_the_file(
 
 
 def letter(size: int) -> Rejection:
-    return rejection(b"x" * size)
+    return rejection()._replace(payload=b"x" * size, payload_bytes=size)
 
 
 def test_without_a_dead_letter_topic_letters_beyond_the_limit_are_deferred(path: Path) -> None:
@@ -380,7 +381,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def take_room(folder: Path) -> Path:
@@ -398,10 +399,15 @@ def take_room(folder: Path) -> Path:
 
 def append_until_the_disk_is_full(journal: Journal) -> int:
     count = 0
-    with pytest.raises(JournalError, match=r"disk is full|disk I/O"):
+
+    def append_for_ever() -> None:
+        nonlocal count
         while True:
             journal.acknowledged(journal.append(batch(count, 50), []).last_seq)
             count += 50
+
+    with pytest.raises(JournalError, match="full"):
+        append_for_ever()
     return count
 
 
@@ -413,8 +419,6 @@ def test_on_a_full_disk_settling_and_pruning_work_and_then_the_intake_again(
         count = append_until_the_disk_is_full(journal)
         assert journal.full
         assert counted(path, "entries") == count
-        with pytest.raises(JournalError):
-            journal.append(batch(count, 2_000), [])
         for sink in ("pubsub", "bigquery"):
             while entries := journal.read(journal.resume(sink).position, 100):
                 settle(journal, sink, entries)
