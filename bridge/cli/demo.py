@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -99,8 +100,10 @@ def perform(plan: Plan, say: Callable[[str], None]) -> Report:
     """Run the demo from start to end. Blocks for the plan's seconds and some more. Raises
     FatalError when a part does not work at all; nothing is left behind in any case."""
     say("Starting Mosquitto, local Pub/Sub and BigQuery, and the bridge …")
-    with prepared() as (directory, environment, services):
-        witness = Witness(settings.load(environment), LETTERS_SUBSCRIPTION)
+    with (
+        prepared() as (directory, environment, services),
+        Witness(settings.load(environment), LETTERS_SUBSCRIPTION) as witness,
+    ):
         witness.subscribe()
         with running(directory, environment, services) as stage:
             say(_where_to_look(stage))
@@ -124,7 +127,7 @@ def _publish(plan: Plan, stage: Stage, witness: Witness) -> tuple[Published, int
         stage.require_running()
         witness.look()
         return (
-            f"{pace.elapsed():3.0f} s: {published.messages:,} messages published, "
+            f"{pace.elapsed():3.0f} s: {len(published.readings):,} readings published, "
             f"{len(witness.events):,} events in Pub/Sub, {witness.row_count():,} rows in BigQuery, "
             f"{len(witness.dead_letters):,} dead letters"
         )
@@ -207,11 +210,13 @@ def _terminable() -> Iterator[None]:
 
 def _where_to_look(stage: Stage) -> str:
     journal = stage.settings.journal_path
-    return (
-        "Where to look meanwhile:\n"
-        f"  {stage.address}/         what the bridge is doing\n"
-        f"  {stage.address}/ledger   every reading's whereabouts\n"
-        f"  {stage.address}/metrics  the same for Prometheus\n"
-        f"  JOURNAL_PATH={journal} {sys.executable} mqtt_subscriber.py dead-letters list\n"
-        f"  mosquitto_sub -p {stage.settings.mqtt_port} -t 'FCTS/#' -v"
-    )
+    lines = [
+        "Where to look meanwhile:",
+        f"  {stage.address}/         what the bridge is doing",
+        f"  {stage.address}/ledger   every reading's whereabouts",
+        f"  {stage.address}/metrics  the same for Prometheus",
+        f"  JOURNAL_PATH={journal} {sys.executable} mqtt_subscriber.py dead-letters list",
+    ]
+    if shutil.which("mosquitto_sub"):
+        lines.append(f"  mosquitto_sub -p {stage.settings.mqtt_port} -t 'FCTS/#' -v")
+    return "\n".join(lines)

@@ -128,12 +128,13 @@ def _bigquery(published: Published, found: Found) -> Iterator[Check]:
 
 def _bookkeeping(published: Published, found: Found) -> Iterator[Check]:
     totals = found.ledger.get("totals", {})
-    letters = dict(sorted(Counter(found.dead_letters).items()))
-    yield Check("dead letters by reason", dict(sorted(published.junk.items())), letters)
+    letters = Counter(found.dead_letters)
+    for reason in sorted(published.junk | letters):
+        yield Check(f"dead letters: {reason}", published.junk[reason], letters[reason])
     yield Check("duplicates recognised", published.duplicates, totals.get("duplicates"))
     yield Check("messages the bridge counted", published.messages, totals.get("received"))
     yield Check("the ledger balances", True, found.ledger.get("balanced"))
-    yield Check("the bridge's exit code after the drain", 0, found.exit_code)
+    yield Check("exit code of the bridge, drained", 0, found.exit_code)
 
 
 def _same(published: Published, contents: Iterable[Content]) -> tuple[int | str, int | str]:

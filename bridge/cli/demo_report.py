@@ -26,7 +26,7 @@ class Report(NamedTuple):
 
 def print_report(report: Report, console: Console) -> None:
     """The checks as a table, and one sentence."""
-    table = Table("", "expected", "found", "", title="What was published, and what arrived")
+    table = Table("What was published, and what arrived", "expected", "found", "")
     for check in report.checks:
         mark = "[green]✓[/]" if check.holds else "[red]✗[/]"
         table.add_row(check.name, _cell(check.expected), _cell(check.found), mark)
@@ -35,8 +35,6 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, dict):
-        return "\n".join(f"{name} {number}" for name, number in value.items()) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -128,13 +128,9 @@ class Publisher:
         settings = self._settings
         client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
         if settings.mqtt_username is not None:
-            client.username_pw_set(settings.mqtt_username, _password(settings))
+            client.username_pw_set(settings.mqtt_username, broker_password(settings))
         if settings.mqtt_tls:
-            client.tls_set(
-                _text(settings.mqtt_tls_ca_file),
-                _text(settings.mqtt_tls_cert_file),
-                _text(settings.mqtt_tls_key_file),
-            )
+            set_tls(client, settings)
         client.max_inflight_messages_set(self._in_flight)
         client.connect_timeout = CONNECT_SECONDS
         client.reconnect_delay_set(min_delay=1, max_delay=5)
@@ -223,7 +219,17 @@ class _Tally:
             return Counts(self._published, self._acknowledged, self._unheard, dict(self._reasons))
 
 
-def _password(settings: Settings) -> str | None:
+def set_tls(client: Client, settings: Settings) -> None:
+    """Have the client use TLS with the settings' files."""
+    client.tls_set(
+        _text(settings.mqtt_tls_ca_file),
+        _text(settings.mqtt_tls_cert_file),
+        _text(settings.mqtt_tls_key_file),
+    )
+
+
+def broker_password(settings: Settings) -> str | None:
+    """The password from wherever the settings say it is. May block (Secret Manager)."""
     if settings.mqtt_password_secret is None:
         return settings.password
     # Only here: it imports a Google client, which takes its time.

@@ -39,7 +39,7 @@ def command(daemon: Daemon, accept_destination_change: bool) -> None:
         log.critical(str(error))
         click.echo(str(error), err=True)
         code = error.exit_code
-    except Exception:  # noqa: BLE001 - the main thread's top
+    except Exception:
         log.critical("the daemon could not start or go on", exc_info=True)
         code = EXIT_FATAL
     logging.shutdown()

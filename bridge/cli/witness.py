@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from google.api_core.exceptions import DeadlineExceeded, GoogleAPIError
 
@@ -28,6 +29,7 @@ class Witness:
 
     events: all that was taken out of Pub/Sub so far, in that order. dead_letters: the same for
     the dead-letter topic, as their JSON objects. Every call blocks, and raises ServiceSilent.
+    A context manager, which closes its connections.
     """
 
     def __init__(self, settings: Settings, letters_subscription: str) -> None:
@@ -40,6 +42,18 @@ class Witness:
         self._letters_topic = f"projects/{project}/topics/{settings.pubsub_dead_letter_topic}"
         self.events: list[Event] = []
         self.dead_letters: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._subscriber.transport.close()
+        self._bigquery.close()
 
     def subscribe(self) -> None:
         """Make the subscription of dead letters: only what is published after it is seen."""

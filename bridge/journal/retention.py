@@ -114,10 +114,6 @@ class Space:
         self._disk_full = False
         self.measure()
 
-    @property
-    def share(self) -> float:
-        return self.used / self.ceiling
-
     def _wal_bytes(self) -> int:
         try:
             return os.stat(self._wal).st_size

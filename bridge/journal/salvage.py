@@ -157,13 +157,13 @@ def _open_checked(path: Path, wal_pages: int) -> sqlite3.Connection:
     if _is_empty(path):
         raise JournalDamaged("the journal is damaged: its file is empty")
     marker = Path(f"{path}.suspect")
-    db = store.connect(path, wal_pages)
+    # Read-only, so that what is found damaged is set aside as it is, its log beside it.
+    db = store.connect_read_only(path)
     try:
-        with store.translated():
-            _check(db, path.stat().st_size, marker.exists())
-    except BaseException:
+        _check(db, path.stat().st_size, marker.exists())
+    finally:
         db.close()
-        raise
+    db = store.connect(path, wal_pages)
     marker.unlink(missing_ok=True)
     return db
 
@@ -171,17 +171,26 @@ def _open_checked(path: Path, wal_pages: int) -> sqlite3.Connection:
 def _check(db: sqlite3.Connection, size: int, suspected: bool) -> None:
     """Raises JournalDamaged. A suspected file is checked to the last byte that counts: indexes,
     and every reading against its identity."""
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
-    missing = {*_BY_ROWID, *_KEYS} - tables
-    if missing:
-        raise JournalDamaged(f"the journal is damaged: it has no {', '.join(sorted(missing))}")
-    check = "integrity_check" if suspected else "quick_check"
-    if suspected or size <= QUICK_CHECK_BYTES:
-        found = db.execute(f"PRAGMA {check}(1)").fetchone()[0]
-        if found != "ok":
-            raise JournalDamaged(f"the journal is damaged: {found}")
-    if suspected and any(True for _ in _falsified(db)):
-        raise JournalDamaged("the journal is damaged: a reading is not what its identity says")
+    with store.translated(), store.refusal_is_damage():
+        _check_tables(db)
+        check = "integrity_check" if suspected else "quick_check"
+        if suspected or size <= QUICK_CHECK_BYTES:
+            found = db.execute(f"PRAGMA {check}(1)").fetchone()[0]
+            if found != "ok":
+                raise JournalDamaged(f"the journal is damaged: {found}")
+        if suspected and any(True for _ in _falsified(db)):
+            raise JournalDamaged("the journal is damaged: a reading is not what its identity says")
+
+
+def _check_tables(db: sqlite3.Connection) -> None:
+    version = store.version(db)
+    if version == 0:
+        raise JournalDamaged("the journal is damaged: it has no version")
+    if version == store.SCHEMA_VERSION:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
+        missing = {*_BY_ROWID, *_KEYS} - tables
+        if missing:
+            raise JournalDamaged(f"the journal is damaged: it has no {', '.join(sorted(missing))}")
 
 
 def _falsified(db: sqlite3.Connection) -> Iterator[int]:
@@ -196,7 +205,7 @@ def _falsified(db: sqlite3.Connection) -> Iterator[int]:
 
 
 def _take_over(db: sqlite3.Connection, damaged: Path, why: str) -> None:
-    source = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)
+    source = store.read_only(damaged)
     try:
         with store.transaction(db):
             taken = {table: _copy(source, db, table) for table in (*_BY_ROWID, *_KEYS)}

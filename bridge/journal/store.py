@@ -131,13 +131,17 @@ def _unusable(path: Path, why: object) -> ConfigurationError:
 
 def connect(path: Path, wal_pages: int) -> sqlite3.Connection:
     """The one writing connection. Raises JournalDamaged, JournalNewer or JournalError."""
-    with _opened(path) as db, _refusal_is_damage():
+    with _opened(path) as db, refusal_is_damage():
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
         db.execute(f"PRAGMA journal_size_limit = {wal_pages * 4096}")
         db.execute("PRAGMA cache_size = -8192")
         _migrate(db, path)
+        # Whether it can be written is told here and not by the first append.
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("ROLLBACK")
     return db
 
 
@@ -161,6 +165,24 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     return db
 
 
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, not even the log. Raises JournalDamaged, JournalNewer
+    or JournalError."""
+    with translated():
+        db = read_only(path)
+        try:
+            _refuse_newer(db, path)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """The file as it is, whatever it is."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", isolation_level=None, uri=True)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that is closed again when setting it up fails: were it left to the garbage
@@ -177,7 +199,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def _refusal_is_damage() -> Iterator[None]:
+def refusal_is_damage() -> Iterator[None]:
     """A file that SQLite will not work with although the disk would let it was not written by
     us like that: a schema that does not fit, a format it does not know."""
     try:
@@ -199,24 +221,25 @@ def checkpoint(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _version(db: sqlite3.Connection) -> int:
+def version(db: sqlite3.Connection) -> int:
+    """Of the schema; 0 for a file that was never made a journal."""
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _refuse_newer(db: sqlite3.Connection, path: Path) -> None:
-    if _version(db) > SCHEMA_VERSION:
+    if version(db) > SCHEMA_VERSION:
         raise JournalNewer(
             f"the journal {path} was written by a newer version of the bridge (schema "
-            f"{_version(db)}, this one knows {SCHEMA_VERSION}): run that version, or let it drain "
+            f"{version(db)}, this one knows {SCHEMA_VERSION}): run that version, or let it drain "
             "the journal and start this one on a new JOURNAL_PATH"
         )
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
     _refuse_newer(db, path)
-    for version in range(_version(db) + 1, SCHEMA_VERSION + 1):
+    for step in range(version(db) + 1, SCHEMA_VERSION + 1):
         db.executescript(
-            f"BEGIN IMMEDIATE; {MIGRATIONS[version]} PRAGMA user_version = {version}; COMMIT;"
+            f"BEGIN IMMEDIATE; {MIGRATIONS[step]} PRAGMA user_version = {step}; COMMIT;"
         )
 
 

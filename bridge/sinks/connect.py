@@ -7,10 +7,14 @@ found at the first use; with an emulator there are none.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from bridge.errors import ConfigurationError
 from bridge.settings import Settings
+
+# gRPC's core writes to standard error past all logging; it reads this when it is first imported.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 _CHANNEL_OPTIONS = [
     # Long outages must not stretch gRPC's own reconnects beyond our back-off.

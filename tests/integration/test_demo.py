@@ -67,7 +67,7 @@ def test_the_demo_proves_that_everything_arrived_once_and_in_order(
     assert report["ledger"]["balanced"] is True
     assert report["duplicates"] > 0
     assert "/ledger" in errors
-    assert " published, " in errors
+    assert " readings published, " in errors
 
 
 def test_the_demo_closes_with_a_table_and_the_counts_in_one_sentence(
@@ -88,7 +88,7 @@ def test_interrupted_it_leaves_neither_processes_nor_files(
     process = demo(temporary, "--seconds=600")
     assert process.stderr is not None
     for line in process.stderr:
-        if "messages published" in line:
+        if "readings published" in line:
             break
     assert len(programs_in(temporary["TMPDIR"])) >= 3
     process.send_signal(number)

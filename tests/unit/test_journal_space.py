@@ -12,7 +12,7 @@ import pytest
 from bridge.errors import JournalError
 from bridge.journal import Journal, store
 from bridge.journal.letters import Refused
-from bridge.journal.retention import LONGEST_GAP_US, RESUME_BELOW, WARN_AT
+from bridge.journal.retention import LONGEST_GAP_US, RESUME_BELOW
 from bridge.reading import Reading, Rejection, canonical_json
 from tests.support.clock import ManualClock
 from tests.support.journals import (
@@ -162,7 +162,7 @@ def test_under_pressure_payloads_go_first_and_ids_only_when_no_payload_is_left(
     path: Path, clock: ManualClock
 ) -> None:
     with opened(path, Limits(max_bytes=MIB), clock) as journal:
-        count = fill(journal, WARN_AT + 0.05)
+        count = fill(journal, 0.97)
         settle_everything(journal, ["pubsub"])
         journal.maintain()
         assert counted(path, "entries") == counted(path, "ids") == count  # not settled: kept

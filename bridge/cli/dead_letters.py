@@ -1,0 +1,138 @@
+"""`dead-letters`: look at what was refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import click
+import orjson
+
+from bridge import settings
+from bridge.cli.output import format_option, print_json, print_table, printable
+from bridge.errors import EXIT_FINDING
+from bridge.journal import letters, store
+from bridge.journal.letters import DeadLetter
+from bridge.sinks.letter_json import letter_fields
+from bridge.times import iso_us
+
+EXCERPT = 60
+
+reason_option = click.option("--reason", help="Only letters with this reason.")
+site_option = click.option("--site", help="Only letters of this site.")
+
+
+@click.group(short_help="Look at refused messages.")
+def command() -> None:
+    """Refused messages with their reasons, as the journal keeps them.
+
+    Works beside a running daemon, and without one.
+    """
+
+
+@command.command(name="list")
+@reason_option
+@site_option
+@click.option("--limit", default=100, show_default=True, help="At most so many; -1: all.")
+@format_option
+def list_letters(reason: str | None, site: str | None, limit: int, style: str) -> None:
+    """List letters, newest first."""
+    with _journal() as db:
+        found = letters.select(db, reason=reason, site=site, limit=limit)
+        if style == "json":
+            print_json([_document(letter) for letter in found])
+            return
+        print_table(
+            "Dead letters",
+            ("id", "received", "reason", "site", "topic", "detail", "payload"),
+            [_row(letter) for letter in found],
+        )
+
+
+@command.command()
+@click.argument("number", metavar="ID", type=int)
+@format_option
+@click.pass_context
+def show(ctx: click.Context, number: int, style: str) -> None:
+    """Show one letter, whole."""
+    with _journal() as db:
+        letter = letters.find(db, number)
+    if letter is None:
+        click.echo(f"there is no dead letter {number}; `dead-letters list` shows them", err=True)
+        ctx.exit(EXIT_FINDING)
+    if style == "json":
+        print_json(_document(letter))
+        return
+    for name, value in _document(letter).items():
+        if name != "payload_base64":
+            click.echo(f"{name + ':':15} {printable(str(value))}")
+    click.echo("payload:")
+    click.echo(_readable(letter.payload))
+
+
+@command.command()
+@reason_option
+@site_option
+@click.option(
+    "--output", type=click.File("wb"), default="-", help="A file; standard output unless given."
+)
+def export(reason: str | None, site: str | None, output: BinaryIO) -> None:
+    """Write letters as JSON lines, newest first."""
+    count = 0
+    with _journal() as db:
+        for letter in letters.select(db, reason=reason, site=site):
+            output.write(orjson.dumps(_document(letter)) + b"\n")
+            count += 1
+    click.echo(f"{count} dead letters exported", err=True)
+
+
+@contextmanager
+def _journal() -> Iterator[sqlite3.Connection]:
+    db = store.connect_reader(settings.load().journal_path)
+    try:
+        with store.translated():
+            yield db
+    finally:
+        db.close()
+
+
+def _document(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        **letter_fields(letter),
+        "event_id": letter.event_id.hex() if letter.event_id else None,
+        "site": letter.site,
+        "sha256": letter.sha256.hex(),
+    }
+
+
+def _row(letter: DeadLetter) -> tuple[object, ...]:
+    reason = letter.reason if letter.sink is None else f"{letter.reason} by {letter.sink}"
+    excerpt = letter.payload[:EXCERPT].decode("utf-8", "backslashreplace")
+    more = "…" if len(letter.payload) > EXCERPT else ""
+    return (
+        letter.id,
+        iso_us(letter.received_us),
+        reason,
+        letter.site,
+        letter.topic,
+        letter.detail,
+        excerpt + more,
+    )
+
+
+def _readable(payload: bytes) -> str:
+    """Text line by line, or a dump in hexadecimal where it is none."""
+    try:
+        return "\n".join(printable(line) for line in payload.decode("utf-8").splitlines())
+    except UnicodeDecodeError:
+        return "\n".join(_dump(payload))
+
+
+def _dump(payload: bytes) -> Iterator[str]:
+    for start in range(0, len(payload), 16):
+        row = payload[start : start + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        yield f"{start:08x}  {row.hex(' '):47}  {text}"

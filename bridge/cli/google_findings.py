@@ -1,0 +1,90 @@
+"""What `check` finds in Pub/Sub and BigQuery."""
+
+from __future__ import annotations
+
+from bridge.cli.findings import Finding
+from bridge.errors import BridgeError
+from bridge.settings import Settings
+from bridge.sinks.bigquery_admin import BigQueryAdmin
+from bridge.sinks.pubsub_admin import PubSubAdmin
+from bridge.sinks.schema import CLUSTER_COLUMNS, PARTITION_COLUMN, problems
+
+PROVISION = "run `provision`, or correct the name"
+
+
+def pubsub_findings(settings: Settings) -> list[Finding]:
+    """Topic, dead-letter topic and subscription."""
+    admin = PubSubAdmin(settings)
+    try:
+        findings = _topic(admin, "topic", settings.pubsub_topic or "")
+        if settings.pubsub_dead_letter_topic:
+            findings += _topic(admin, "dead-letter topic", settings.pubsub_dead_letter_topic)
+        if settings.pubsub_subscription:
+            findings.append(_subscription(admin, settings))
+    except BridgeError as error:
+        return [Finding("Pub/Sub", "failed", str(error), "see the message")]
+    finally:
+        admin.close()
+    return findings
+
+
+def _topic(admin: PubSubAdmin, what: str, name: str) -> list[Finding]:
+    found = admin.topic(name)
+    if found is None:
+        return [Finding(what, "failed", f"{name} does not exist", PROVISION)]
+    if not found.subscriptions and not found.retention_seconds:
+        detail = f"{name} has neither subscription nor retention: Pub/Sub throws events away"
+        return [Finding(what, "failed", detail, "add a subscription, or give it retention")]
+    if admin.may_publish(name) is False:
+        fix = "grant the service account roles/pubsub.publisher on it"
+        return [Finding(what, "failed", f"{name} may not be published to", fix)]
+    days = found.retention_seconds / 86_400
+    readers = len(found.subscriptions)
+    return [Finding(what, "ok", f"{name} has {readers} subscriptions, {days:g} days' retention")]
+
+
+def _subscription(admin: PubSubAdmin, settings: Settings) -> Finding:
+    name = settings.pubsub_subscription or ""
+    found = admin.subscription(name)
+    if found is None:
+        return Finding("subscription", "failed", f"{name} does not exist", PROVISION)
+    if found.topic != settings.pubsub_topic:
+        detail = f"{name} belongs to topic {found.topic}"
+        return Finding("subscription", "failed", detail, "name another, or another topic")
+    if not found.ordered:
+        fix = "delete it and run `provision`: ordering cannot be added later"
+        return Finding("subscription", "failed", f"{name} is without message ordering", fix)
+    return Finding("subscription", "ok", f"{name} delivers in order")
+
+
+def bigquery_findings(settings: Settings) -> list[Finding]:
+    """Dataset, table, its columns and partitions."""
+    admin = BigQueryAdmin(settings)
+    try:
+        if not admin.dataset_exists():
+            detail = f"{admin.dataset_id} does not exist"
+            return [Finding("dataset", "failed", detail, PROVISION)]
+        return [Finding("dataset", "ok", f"{admin.dataset_id} exists"), *_table(admin)]
+    except BridgeError as error:
+        return [Finding("BigQuery", "failed", str(error), "see the message")]
+    finally:
+        admin.close()
+
+
+def _table(admin: BigQueryAdmin) -> list[Finding]:
+    found = admin.table()
+    if found is None:
+        return [Finding("table", "failed", f"{admin.table_id} does not exist", PROVISION)]
+    findings = [
+        Finding("table", "failed", wrong, "alter the table, or name another")
+        for wrong in problems(list(found.columns))
+    ]
+    if admin.may_write() is False:
+        fix = "grant the service account roles/bigquery.dataEditor on it"
+        findings.append(Finding("table", "failed", f"{admin.table_id} may not be written", fix))
+    if found.partition != f"{PARTITION_COLUMN} by DAY" or found.cluster != CLUSTER_COLUMNS:
+        detail = f"{admin.table_id} is not partitioned by day and clustered by site and tag"
+        findings.append(
+            Finding("table", "warning", detail, "queries cost more; `provision` makes one that is")
+        )
+    return findings or [Finding("table", "ok", f"{admin.table_id} fits")]
