@@ -46,7 +46,7 @@ def list_letters(reason: str | None, site: str | None, limit: int, style: str) -
             return
         print_table(
             "Dead letters",
-            ("id", "received", "reason", "site", "topic", "detail", "payload"),
+            ("id", "received", "reason", "topic", "detail", "payload"),
             [_row(letter) for letter in found],
         )
 
@@ -114,9 +114,8 @@ def _row(letter: DeadLetter) -> tuple[object, ...]:
     more = "…" if len(letter.payload) > EXCERPT else ""
     return (
         letter.id,
-        iso_us(letter.received_us),
+        iso_us(letter.received_us)[:19],
         reason,
-        letter.site,
         letter.topic,
         letter.detail,
         excerpt + more,

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+PIPE_WIDTH = 240
+
 format_option = click.option(
     "--format",
     "style",
@@ -32,7 +34,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
-    Console().print(table)
+    console = Console()
+    # A file or a pipe has no width: rows are not to be folded for it.
+    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.clock import Clock
@@ -32,6 +32,7 @@ SIDE_FILES = ("-shm", "-wal", "-journal")
 ENTRY = """
 SELECT e.seq, i.event_id, e.site, e.pi_tag, e.sensor_id, i.event_us, e.value, e.received_us,
        e.attributes FROM entries e JOIN ids i ON i.seq = e.seq"""
+_Row = tuple[object, ...]
 _BY_ROWID = ("ids", "entries", "ticks", "dead_letters")
 _KEYS = {
     "ledger": ("site",),
@@ -258,24 +259,23 @@ def _copy(source: sqlite3.Connection, db: sqlite3.Connection, table: str) -> int
     return copied
 
 
-def _inserted(db: sqlite3.Connection, statement: str, row: tuple[object, ...]) -> int:
+def _inserted(db: sqlite3.Connection, statement: str, row: _Row) -> int:
     try:
         return db.execute(statement, row).rowcount
     except sqlite3.IntegrityError:
         return 0  # a value of a wrong type: the loss counts what was taken over
 
 
-def _by_rowid(source: sqlite3.Connection, table: str) -> Iterator[tuple[object, ...]]:
+def _by_rowid(source: sqlite3.Connection, table: str) -> Iterator[_Row]:
     """Every row that can be read: leaping over what cannot in ever longer steps, and going back
     over what a leap passed by."""
     after, leap = -1, 1
     while leap < 2**40:
         first = True
-        for row in _readable(source, table, "WHERE rowid > ? ORDER BY rowid", (after,)):
+        for row in _ahead(source, table, after):
             number = int(str(row[0]))
             if first and leap > 1:
-                passed = "WHERE rowid BETWEEN ? AND ? ORDER BY rowid DESC"
-                yield from _readable(source, table, passed, (after - leap // 2, number - 1))
+                yield from _back(source, table, after - leap // 2, number)
             first = False
             yield row
             if number > after:  # or else the numbers themselves are damaged: no going back
@@ -283,18 +283,38 @@ def _by_rowid(source: sqlite3.Connection, table: str) -> Iterator[tuple[object, 
         after, leap = after + leap, leap * 2
 
 
-def _by_key(source: sqlite3.Connection, table: str) -> Iterator[tuple[object, ...]]:
+def _ahead(source: sqlite3.Connection, table: str, after: int) -> Iterator[_Row]:
+    query = f"SELECT * FROM {table} WHERE rowid > ? ORDER BY rowid"
+    for row in _readable(source, query, after):
+        after = int(str(row[0]))
+        yield row
+    yield from _readable(source, f"{query} LIMIT 1", after)
+
+
+def _back(source: sqlite3.Connection, table: str, after: int, before: int) -> Iterator[_Row]:
+    query = f"SELECT * FROM {table} WHERE rowid > ? AND rowid < ? ORDER BY rowid DESC"
+    for row in _readable(source, query, after, before):
+        before = int(str(row[0]))
+        yield row
+    yield from _readable(source, f"{query} LIMIT 1", after, before)
+
+
+def _by_key(source: sqlite3.Connection, table: str) -> Iterator[_Row]:
     """Rows from both ends, each up to the first that cannot be read."""
     for direction in ("ASC", "DESC"):
         order = ", ".join(f"{key} {direction}" for key in _KEYS[table])
-        yield from _readable(source, table, f"ORDER BY {order}", ())
+        query = f"SELECT * FROM {table} ORDER BY {order}"
+        count = 0
+        for row in _readable(source, query):
+            count += 1
+            yield row
+        yield from _readable(source, f"{query} LIMIT 1 OFFSET ?", count)
 
 
-def _readable(
-    source: sqlite3.Connection, table: str, condition: str, values: Iterable[int]
-) -> Iterator[tuple[object, ...]]:
-    """Rows until the first that cannot be read."""
+def _readable(source: sqlite3.Connection, query: str, *values: int) -> Iterator[_Row]:
+    """Rows until the first that cannot be read. The one just before it is missing as well:
+    Python's module steps on before it hands out a row. Asked for alone, it comes."""
     try:
-        yield from source.execute(f"SELECT * FROM {table} {condition}", tuple(values))
+        yield from source.execute(query, values)
     except sqlite3.DatabaseError as error:
-        log.debug("%s: a part of the damaged journal cannot be read: %s", table, error)
+        log.debug("a part of the damaged journal cannot be read: %s: %s", query, error)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from bridge import secrets
 from bridge.cli import publishing
 from bridge.cli.main import cli
 from bridge.cli.processes import free_port
@@ -159,6 +160,17 @@ def test_wrong_credentials_are_a_matter_of_configuration(tmp_path: Path) -> None
     assert "MQTT_USERNAME" in wrong.stderr
     assert "not-the-password" not in wrong.output
     assert right.exit_code == 0, right.output
+
+
+def test_the_password_may_be_a_version_in_secret_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = "projects/plant/secrets/mqtt/versions/3"
+    monkeypatch.setattr(secrets, "fetch", {version: "good"}.__getitem__)
+    with Mosquitto(protected(tmp_path)) as broker:
+        variables = {"MQTT_USERNAME": "sensor", "MQTT_PASSWORD_SECRET": version}
+        result = simulate(broker.port, "--count=1", **variables)
+    assert result.exit_code == 0, result.output
 
 
 def test_a_bad_variable_ends_with_78_before_anything_is_published() -> None:
