@@ -97,7 +97,6 @@ def audit(path: Path, salvaged: bool = False) -> None:
         _audit_ledger(db)
         if not salvaged:
             _audit_reasons(db)
-            _audit_arrivals(db)
         for name, position in db.execute("SELECT name, position FROM sinks WHERE active = 1"):
             _audit_sink(db, name, position)
     finally:
@@ -118,11 +117,6 @@ def _audit_ids(db: sqlite3.Connection) -> None:
 def _audit_ledger(db: sqlite3.Connection) -> None:
     wrong = "SELECT * FROM ledger WHERE received <> accepted + duplicates + rejected"
     assert db.execute(wrong).fetchall() == []
-
-
-def _audit_arrivals(db: sqlite3.Connection) -> None:
-    arrivals = [row[0] for row in db.execute("SELECT received_us FROM entries ORDER BY seq")]
-    assert arrivals == sorted(arrivals)
 
 
 def _audit_reasons(db: sqlite3.Connection) -> None:
