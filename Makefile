@@ -12,6 +12,9 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# In one line: make takes a dash at the beginning of a line of a recipe for one of its own.
+LOCK := --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host
 # Options for the demo: make demo ARGS="--seconds 60 --rate 2000"
 ARGS ?=
 
@@ -41,10 +44,9 @@ lock: $(READY) ## Pin requirements.in and requirements-dev.in anew, with hashes.
 	@$(BIN)/python -m venv build/lock
 	build/lock/bin/pip install --quiet pip-tools==7.6.2
 	export CUSTOM_COMPILE_COMMAND="make lock"
-	compile=(build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host)
-	"$${compile[@]}" --output-file requirements.txt requirements.in
-	"$${compile[@]}" --allow-unsafe --output-file requirements-dev.txt requirements-dev.in
+	build/lock/bin/pip-compile $(LOCK) --output-file requirements.txt requirements.in
+	build/lock/bin/pip-compile $(LOCK) --allow-unsafe \
+		--output-file requirements-dev.txt requirements-dev.in
 
 # Not data/: a journal in it may hold readings that have not reached Google Cloud.
 clean: ## Remove .venv and all caches.

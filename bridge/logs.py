@@ -60,8 +60,10 @@ def setup(
     root.addHandler(handler)
     root.setLevel(level)
     for name in THIRD_PARTY:
-        quiet = logging.NOTSET if level == "DEBUG" else max(root.level, logging.WARNING)
-        logging.getLogger(name).setLevel(quiet)
+        library = logging.getLogger(name)
+        # Always a level of its own: Google's clients cut an unconfigured logger off from the root.
+        library.setLevel(level if level == "DEBUG" else max(root.level, logging.WARNING))
+        library.propagate = True
     logging.captureWarnings(True)
     return handler
 

@@ -16,7 +16,6 @@ import select
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from bridge.clock import Clock
 from bridge.errors import ConfigurationError, JournalDamaged, JournalError
 from bridge.intake import Intake
+from bridge.link import Barrier, Link, Received
 from bridge.policy import RetryPolicy
 from bridge.reading import Message
 from bridge.settings import Settings
@@ -36,55 +36,22 @@ from bridge.settings import Settings
 log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM = 1_000
-BATCH = 500  # messages of one commit
+ALL_PACKET_IDS = 65_535  # MQTT 3.1.1 knows no other bound
 LINGER_SECONDS = 0.004  # how long the first message of a commit waits for others
 KEEP_ALIVE_SECONDS = 30
 CONNECT_SECONDS = 5.0
 UPKEEP_SECONDS = 1.0
-BARRIER_SECONDS = 5.0
+BARRIER_SECONDS = 1.0
 RESUBSCRIBE_SECONDS = 15.0
+STEADY_SECONDS = 10.0  # a connection that lasted less is made again with growing pauses
 POLL_SECONDS = 0.2
-MOVING_SECONDS = 8.0  # a connection attempt takes CONNECT_SECONDS
+MOVING_SECONDS = 8.0
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
 # Never subscribed to: the broker's answer to leaving it says that it has read what came before.
 BARRIER_TOPIC = "fcts-bridge/barrier"
 UNSUPPORTED_VERSION = 132
+SESSION_TAKEN_OVER = 142
 SILENT_ENDS = 3  # connections in a row that ended before the broker said anything
-
-
-class Received(NamedTuple):
-    """A message in hand. `mid` 0: QoS 0, there is nothing to acknowledge."""
-
-    message: Message
-    mid: int
-    retained: bool
-
-
-class _Barrier(NamedTuple):
-    """An UNSUBSCRIBE under way, and what had been acknowledged before it went out."""
-
-    mid: int
-    acknowledged: int
-    seq: int
-
-
-@dataclass
-class _Link:
-    """What holds for one connection only. Times: monotonic seconds."""
-
-    began_at: float
-    answered: bool = False  # CONNACK came, good or bad
-    was_subscribed: bool = False
-    fall_back: bool = False
-    received: int = 0  # readings on this connection, and of them those done with
-    acknowledged: int = 0
-    deferred: int = 0
-    barrier: _Barrier | None = None
-    barrier_at: float = 0.0
-    confirmed_seq: int = -1
-    first_at: float = 0.0  # when the oldest message in hand came
-    upkeep_at: float = 0.0
-    subscribe_at: float = 0.0
 
 
 class Session(NamedTuple):
@@ -94,11 +61,14 @@ class Session(NamedTuple):
     remember: Callable[[str], None]
     last_seq: Callable[[], int]
     acknowledged: Callable[[int], None]
-    letters_fit: Callable[[], bool]
 
 
 class Subscriber:
-    """`run` belongs to one thread; `stop` and the attributes may be used from any."""
+    """`run` belongs to one thread; `stop` and the attributes may be used from any.
+
+    problem: why nothing is subscribed to, in words. journal_problem: why the journal did not take
+    what was in hand, until it does.
+    """
 
     def __init__(
         self,
@@ -119,13 +89,15 @@ class Subscriber:
         self._stop = threading.Event()
         self._version = mqtt.MQTTv5
         self._client = self._make_client()
-        self._waiting: list[Received] = []
-        self._link = _Link(clock.monotonic())
+        self._link = Link(clock.monotonic(), RECEIVE_MAXIMUM)
         self._silent_ends = 0
-        self._retry_at = 0.0
+        self._knows_5 = self._refuses_5 = False
+        self._retry_at = self._upkeep_at = 0.0
+        self._connecting = False
         self.connected = False
         self.subscribed = False
         self.problem: str | None = "not connected to the broker yet"
+        self.journal_problem: str | None = None
         self.taken = 0
         self.retained_ignored = 0
         self.qos0_dropped = 0
@@ -139,32 +111,50 @@ class Subscriber:
 
     @property
     def moving(self) -> bool:
-        """Whether the thread has come round lately."""
-        return self._clock.monotonic() - self._beat_at < MOVING_SECONDS
+        """Whether the thread has come round lately. While it connects it cannot: finding the
+        name of an absent broker may take minutes, and that is no fault of the intake."""
+        return self._connecting or self._clock.monotonic() - self._beat_at < MOVING_SECONDS
+
+    @property
+    def choked(self) -> bool:
+        """Whether refused messages without room take up all that the broker may send."""
+        return self._link.all_left
 
     # --- the thread -------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Receive until `stop`. Raises JournalDamaged."""
+        """Receive until `stop`. Raises JournalDamaged, ConfigurationError."""
+        if self._settings.mqtt_shared_group:
+            log.warning(
+                "shared subscription: the order per site holds, and duplicates are recognised, "
+                "only within what this bridge receives",
+                extra={"fields": {"group": self._settings.mqtt_shared_group}},
+            )
         failures = 0
         while not self._stop.is_set():
             if self._connect():
                 self._serve()
-            failures = 0 if self._link.was_subscribed else failures + 1
+            failures = 0 if self._ended_well() else failures + 1
             if not self._stop.is_set() and failures:
                 self._pause(self._retry.delay(failures, self._random))
         self._leave()
 
+    def _ended_well(self) -> bool:
+        since = self._link.subscribed_at
+        lasted = since is not None and self._clock.monotonic() - since >= STEADY_SECONDS
+        return lasted or self._link.planned_end
+
     def _pause(self, seconds: float) -> None:
         deadline = self._clock.monotonic() + seconds
-        while not self._stop.is_set() and self._clock.monotonic() < deadline:
+        while not self._stop.is_set() and (left := deadline - self._clock.monotonic()) > 0:
             self._upkeep()
-            self._take_waiting(acknowledge=False)
-            self._stop.wait(min(POLL_SECONDS, seconds))
+            self._stop.wait(min(POLL_SECONDS, left))
 
     def _connect(self) -> bool:
-        self._link = _Link(self._clock.monotonic())
+        five = self._version == mqtt.MQTTv5
+        self._link = Link(self._clock.monotonic(), RECEIVE_MAXIMUM if five else ALL_PACKET_IDS)
         settings = self._settings
+        self._connecting = True
         try:
             self._client.connect(
                 settings.mqtt_broker,
@@ -172,9 +162,11 @@ class Subscriber:
                 keepalive=KEEP_ALIVE_SECONDS,
                 **self._connect_options(),
             )
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, UnicodeError) as error:  # the latter: no name that could be looked up
             self._disturbed(f"the broker cannot be reached: {error}")
             return False
+        finally:
+            self._connecting = False
         return True
 
     def _connect_options(self) -> dict[str, Any]:
@@ -198,21 +190,21 @@ class Subscriber:
             self._connection_gone()
 
     def _timeout(self) -> float:
-        if not self._waiting or self._held_up:
+        if not self._link.waiting or self._held_up:
             return POLL_SECONDS
         return max(0.0, self._link.first_at + LINGER_SECONDS - self._clock.monotonic())
 
     def _read(self, timeout: float) -> None:
-        """Read packets until the socket is empty, a batch is full or its time is over."""
+        """Read packets until the socket is empty, a batch is full or its time is over. While the
+        journal takes nothing, too: the broker's sign of life is among them."""
         socket = self._client.socket()
-        if socket is None or len(self._waiting) >= RECEIVE_MAXIMUM + BATCH:
-            self._stop.wait(POLL_SECONDS)  # only a broker that ignores Receive Maximum gets here
+        if socket is None or not self._ready(socket, timeout):
             return
-        if not self._ready(socket, timeout):
-            return
-        while len(self._waiting) < BATCH or self._held_up:
-            before = self._link.received
-            if self._client.loop_read() != mqtt.MQTT_ERR_SUCCESS or self._link.received == before:
+        for _ in range(RECEIVE_MAXIMUM):
+            if self._link.batch_is_full and not self._held_up:
+                break
+            before = self._link.arrived
+            if self._client.loop_read() != mqtt.MQTT_ERR_SUCCESS or self._link.arrived == before:
                 break
 
     def _ready(self, socket: Any, timeout: float) -> bool:
