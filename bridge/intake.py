@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from bridge.journal import Journal
+from bridge.journal import Journal, letters
 from bridge.reading import Limits, Message, Reading, Rejection, parse
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ class Intake:
         """Whether the journal takes nothing now."""
         return self._journal.full
 
-    def take(self, messages: Sequence[Message]) -> frozenset[int]:
+    def take(self, messages: Sequence[Message]) -> dict[int, int]:
         """Judge a batch and commit it, readings and dead letters alike. On disk when it returns:
-        all may be acknowledged but the ones answered, by index, for which there was no room.
-        Raises JournalError, having taken nothing."""
+        all may be acknowledged but the ones answered, by index, for which there was no room, with
+        the bytes that each needs. Raises JournalError, having taken nothing."""
         readings: list[Reading] = []
         rejections: list[Rejection] = []
         places: list[int] = []
@@ -40,7 +40,11 @@ class Intake:
         result = self._journal.append(readings, rejections)
         if rejections:
             self._tell(rejections, result.deferred)
-        return frozenset(places[index] for index in result.deferred)
+        return {places[index]: letters.size(rejections[index]) for index in result.deferred}
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether a dead letter that needs so many bytes would be stored now."""
+        return self._journal.fits_as_letter(size)
 
     def upkeep(self) -> None:
         """A step of the journal's upkeep. Raises JournalError."""

@@ -15,7 +15,7 @@ import logging
 import select
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, NamedTuple
 
@@ -221,10 +221,10 @@ class Subscriber:
             self._client.loop_write()
 
     def _due(self) -> bool:
-        if not self._waiting or self._clock.monotonic() < self._retry_at:
+        if not self._link.waiting or self._clock.monotonic() < self._retry_at:
             return False
         late = self._clock.monotonic() - self._link.first_at >= LINGER_SECONDS
-        return len(self._waiting) >= BATCH or late
+        return late or self._link.batch_is_full
 
     @property
     def _held_up(self) -> bool:
@@ -235,81 +235,106 @@ class Subscriber:
 
     def _take_waiting(self, acknowledge: bool) -> None:
         """Commit what is in hand, batch by batch, and acknowledge it on this connection."""
-        while self._waiting and not self._held_up:
-            batch = self._waiting[:BATCH]
-            live = [index for index, received in enumerate(batch) if not received.retained]
+        while self._link.waiting and not self._held_up:
             try:
-                deferred = self._intake.take([batch[index].message for index in live])
+                self._take(self._link.batch(), acknowledge)
             except JournalDamaged:
                 raise
             except JournalError as error:
                 self._cannot_journal(error)
-                return
-            del self._waiting[: len(batch)]
-            self._link.first_at = self._clock.monotonic()
-            self.taken += len(live) - len(deferred)
-            self._link.deferred += len(deferred)
-            if acknowledge:
-                self._acknowledge(batch, {live[place] for place in deferred})
 
-    def _acknowledge(self, batch: list[Received], deferred: set[int]) -> None:
-        for index, received in enumerate(batch):
-            if received.mid and index not in deferred:
-                self._client.ack(received.mid, 1)
-        self._link.acknowledged += len(batch)
+    def _take(self, batch: list[Received], acknowledge: bool) -> None:
+        live = [index for index, received in enumerate(batch) if not received.retained]
+        deferred = self._intake.take([batch[index].message for index in live])
+        self.journal_problem = None
+        self.taken += len(live) - len(deferred)
+        left = {live[place]: room for place, room in deferred.items()}
+        self._drop_qos0(batch[index] for index in left)
+        left = {index: room for index, room in left.items() if batch[index].mid}
+        choked = self._link.all_left
+        self._link.taken(batch, left, self._clock.monotonic())
+        if acknowledge:
+            for index, received in enumerate(batch):
+                if received.mid and index not in left:
+                    self._client.ack(received.mid, 1)
+        if self._link.all_left and not choked:
+            log.error(
+                "refused messages without room take up all that the broker may send: nothing "
+                "comes in any more until there is room for dead letters",
+                extra={"fields": {"messages": self._link.left}},
+            )
 
     def _cannot_journal(self, error: JournalError) -> None:
         self._retry_at = self._clock.monotonic() + 1.0
+        self.journal_problem = str(error)
         log.error(
             "the journal takes nothing: messages are not acknowledged, the broker keeps them",
-            extra={"fields": {"error": str(error), "in_hand": len(self._waiting)}},
+            extra={"fields": {"error": str(error), "in_hand": len(self._link.waiting)}},
         )
+
+    def _drop_qos0(self, messages: Iterable[Received]) -> None:
+        """Count those of these that nobody will send again."""
+        dropped = sum(1 for received in messages if not (received.mid or received.retained))
+        if dropped:
+            self.qos0_dropped += dropped
+            log.warning(
+                "QoS 0 messages cannot wait for the journal and are dropped",
+                extra={"fields": {"messages": dropped}},
+            )
 
     def _upkeep(self) -> None:
         now = self._beat_at = self._clock.monotonic()
         try:
-            if now - self._link.upkeep_at >= UPKEEP_SECONDS or not self._waiting:
-                self._link.upkeep_at = now
+            if now - self._upkeep_at >= UPKEEP_SECONDS or not self._link.waiting:
+                self._upkeep_at = now
                 self._intake.upkeep()
+                if not self._link.waiting:
+                    self.journal_problem = None
         except JournalDamaged:
             raise
         except JournalError as error:
+            self.journal_problem = str(error)
             log.error("the journal's upkeep failed", extra={"fields": {"error": str(error)}})
         if self.connected:
             self._see_to_session(now)
 
     def _see_to_session(self, now: float) -> None:
-        if not self.subscribed and now - self._link.subscribe_at >= RESUBSCRIBE_SECONDS:
+        link = self._link
+        if not self.subscribed and now - link.subscribe_at >= RESUBSCRIBE_SECONDS:
             self._subscribe()
-        if self._link.barrier is None and now - self._link.barrier_at >= BARRIER_SECONDS:
+        if link.barrier is None and now - link.barrier_at >= BARRIER_SECONDS:
             self._send_barrier(now)
-        if self._link.deferred and self._session.letters_fit():
-            # Only a new connection makes the broker send again what was left unacknowledged.
-            log.info("there is room for dead letters again: reconnecting to have them sent again")
-            self._client.disconnect()
+        if link.planned_end or link.waiting:
+            return
+        # Only a new connection makes the broker send again what was left unacknowledged.
+        if link.left and self._intake.has_room_for(link.least_room):
+            self._reconnect("there is room for dead letters again")
+        elif link.passing_over and not self._held_up:
+            self._reconnect("the journal takes messages again")
+
+    def _reconnect(self, why: str) -> None:
+        log.info(f"{why}: connecting anew to have the broker send again what it holds")
+        self._link.planned_end = True
+        self._client.disconnect()
 
     # --- what the broker can still send again -----------------------------------------------------
 
     def _send_barrier(self, now: float) -> None:
         """Have the broker say that it has read the acknowledgements written so far."""
+        seq = self._session.last_seq()
+        if seq == self._link.confirmed_seq or not self._link.may_confirm:
+            return
         self._link.barrier_at = now
-        if self._link.deferred or self._waiting:
-            return
-        acknowledged, seq = self._link.acknowledged, self._session.last_seq()
-        if seq == self._link.confirmed_seq:
-            return
         _, mid = self._client.unsubscribe(BARRIER_TOPIC)
         if mid is not None:
-            self._link.barrier = _Barrier(mid, acknowledged, seq)
+            self._link.barrier = Barrier(mid, self._link.done, seq)
 
     def _on_unsubscribe(self, _c: Any, _u: Any, mid: int, _codes: Any, _p: Any) -> None:
-        barrier, self._link.barrier = self._link.barrier, None
+        barrier = self._link.barrier
         if barrier is None or barrier.mid != mid:
             return
-        # What earlier connections left unacknowledged comes first on this one, at most Receive
-        # Maximum of it: it is confirmed too once so many are, or when nothing else has come.
-        nothing_since = self._link.received == barrier.acknowledged
-        if nothing_since or barrier.acknowledged >= RECEIVE_MAXIMUM:
+        self._link.barrier = None
+        if self._link.confirms(barrier):
             self._link.confirmed_seq = barrier.seq
             self._session.acknowledged(barrier.seq)
 
@@ -318,32 +343,40 @@ class Subscriber:
     def _on_connect(self, _c: Any, _u: Any, flags: Any, code: Any, _p: Any) -> None:
         self._link.answered = True
         if code.is_failure:
-            self._refused(code)
+            self._link.version_refused = code.value == UNSUPPORTED_VERSION
+            self._disturbed(f"the broker refused the connection: {code}")
             return
         self.connected = True
+        self._knows_5 = self._knows_5 or self._version == mqtt.MQTTv5
         self._note_session(bool(flags.session_present))
         self._subscribe()
 
-    def _refused(self, code: Any) -> None:
-        self._disturbed(f"the broker refused the connection: {code}")
-        if code.value == UNSUPPORTED_VERSION and self._version == mqtt.MQTTv5:
-            self._link.fall_back = True
-
     def _note_session(self, present: bool) -> None:
         name = f"{self._settings.client_id} at {self._settings.mqtt_broker}"
-        expected = self._session.known() == name and self._settings.mqtt_session_expiry_seconds > 0
+        known = self._session.known()
         if not present:
             # Nothing that was acknowledged or not can come again.
             self._session.acknowledged(self._session.last_seq())
-            if expected:
+            if known == name and self._settings.mqtt_session_expiry_seconds > 0:
                 self.sessions_lost += 1
                 log.error(
                     "the broker has lost the session: messages that it had queued for the bridge "
                     "are gone. Look at the broker's persistence and session expiry",
                     extra={"fields": {"client_id": self._settings.client_id}},
                 )
-        if self._session.known() != name:
+        if known != name:
+            self._remember(name)
+
+    def _remember(self, name: str) -> None:
+        try:
             self._session.remember(name)
+        except JournalDamaged:
+            raise
+        except JournalError as error:  # remembered at the next connection
+            log.error(
+                "the broker's session could not be noted in the journal",
+                extra={"fields": {"error": str(error)}},
+            )
 
     def _subscribe(self) -> None:
         self._link.subscribe_at = self._clock.monotonic()
@@ -366,7 +399,8 @@ class Subscriber:
                 f"({granted}): let the bridge's user read it"
             )
             return
-        self.subscribed = self._link.was_subscribed = True
+        self.subscribed = True
+        self._link.subscribed_at = self._clock.monotonic()
         self.problem = None
         log.info(
             "subscribed",
@@ -374,37 +408,37 @@ class Subscriber:
         )
 
     def _on_message(self, _c: Any, _u: Any, message: Any) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError as error:
-            topic = error.object.decode("utf-8", "backslashreplace")
-        if topic.startswith("$"):
+        topic = _topic(message)
+        if topic == DROPPED_TOPIC:
             self._on_counter(message.payload)
             return
-        self._link.received += 1
-        if message.retain:
-            self.retained_ignored += 1
-        elif message.qos == 0 and self._held_up:
-            self._drop_qos0()
-            return
-        if not self._waiting:
-            self._link.first_at = self._clock.monotonic()
         mid = message.mid if message.qos else 0
         content = Message(topic, message.payload, self._clock.now_us())
-        self._waiting.append(Received(content, mid, bool(message.retain)))
-
-    def _drop_qos0(self) -> None:
-        self._link.acknowledged += 1
-        self.qos0_dropped += 1
-        log.warning("the journal is full: a QoS 0 message cannot wait and is dropped")
+        received = Received(content, mid, bool(message.retain))
+        self._link.arrive(received)
+        self.retained_ignored += received.retained
+        if mid or not self._held_up:
+            self._link.hold(received, self._clock.monotonic())
+        else:
+            self._drop_qos0([received])
 
     def _on_counter(self, payload: bytes) -> None:
         if payload.isdigit():
             self.broker_dropped = int(payload)
 
     def _on_disconnect(self, _c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
+        refused = self._link.answered and not self.connected
         self.connected = self.subscribed = False
-        if not self._stop.is_set():
+        if self._stop.is_set() or refused:
+            return  # a refusal has said why already
+        if self._link.planned_end:
+            self.problem = "connecting anew"
+        elif code.value == SESSION_TAKEN_OVER:
+            self._disturbed(
+                f"another client has connected to the broker as {self._settings.client_id}: "
+                "stop it, or give each its own MQTT_CLIENT_ID"
+            )
+        else:
             self._disturbed(f"the connection to the broker ended: {code}")
 
     # --- connections come and go ------------------------------------------------------------------
@@ -415,16 +449,25 @@ class Subscriber:
         self.connected = self.subscribed = False
         self._take_waiting(acknowledge=False)
         # What the journal cannot take now is still with the broker.
-        self._waiting.clear()
+        self._drop_qos0(self._link.drop_waiting())
+        self._consider_version()
+
+    def _consider_version(self) -> None:
+        """Some brokers close the connection instead of saying that they do not know MQTT 5. But
+        so does a load balancer whose broker is away: an older version that was tried because of
+        silence is left again with its connection."""
         self._silent_ends = 0 if self._link.answered else self._silent_ends + 1
-        # Some brokers close the connection instead of saying that they do not know MQTT 5.
-        if self._link.fall_back or self._silent_ends >= SILENT_ENDS:
-            self._silent_ends = 0
+        silent = self._silent_ends >= SILENT_ENDS
+        if self._version == mqtt.MQTTv5:
+            self._refuses_5 = self._link.version_refused
+            if self._refuses_5 or (silent and not self._knows_5):
+                self._change_version()
+        elif silent or (self._link.answered and not self._refuses_5):
             self._change_version()
 
     def _change_version(self) -> None:
-        older = self._version == mqtt.MQTTv5
-        self._version = mqtt.MQTTv311 if older else mqtt.MQTTv5
+        self._silent_ends = 0
+        self._version = mqtt.MQTTv311 if self._version == mqtt.MQTTv5 else mqtt.MQTTv5
         self._client = self._make_client()
         log.warning(
             "trying the other MQTT version", extra={"fields": {"mqtt": self._version_name()}}
@@ -434,6 +477,7 @@ class Subscriber:
         """The end: take what is in hand, let the acknowledgements out, say goodbye. The session
         stays with the broker, which queues for it."""
         self._take_waiting(acknowledge=self._client.socket() is not None)
+        self._drop_qos0(self._link.drop_waiting())
         deadline = self._clock.monotonic() + 1.0
         if self.connected:
             self._client.disconnect()
@@ -464,6 +508,8 @@ class Subscriber:
             protocol=self._version,
             manual_ack=True,
             clean_session=clean,
+            # Else paho, when MQTT 3.1.1 is refused, would go on with 3.1 by itself.
+            reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_SECONDS
         client.on_connect = self._on_connect
@@ -478,6 +524,15 @@ class Subscriber:
         if settings.mqtt_tls:
             _set_tls(client, settings)
         return client
+
+
+def _topic(message: Any) -> str:
+    """As text, whatever the broker let pass: bytes that are no UTF-8 become lone surrogates, which
+    no name may have."""
+    try:
+        return str(message.topic)
+    except UnicodeDecodeError as error:
+        return bytes(error.object).decode("utf-8", "surrogateescape")
 
 
 def _set_tls(client: mqtt.Client, settings: Settings) -> None:

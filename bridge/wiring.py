@@ -56,7 +56,6 @@ def subscriber(settings: Settings, journal: Journal, clock: Clock, random: Rando
         remember=journal.remember_session,
         last_seq=lambda: journal.last_seq,
         acknowledged=journal.acknowledged,
-        letters_fit=journal.has_room_for_letters,
     )
     intake = Intake(journal, reading_limits(settings))
     return Subscriber(settings, intake, session, clock, random, _password(settings))

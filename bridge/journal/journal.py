@@ -346,13 +346,16 @@ class Journal:
         rows, deferred, size = [], set(), self._letter_bytes
         for index, rejection in enumerate(rejections):
             row = letters.row_of_rejection(rejection)
-            after = size + letters.row_bytes(row)
-            if after > self._letter_limit() and not self._passes_through(size):
-                deferred.add(index)
-            else:
-                size = after
+            needed = letters.row_bytes(row)
+            if self._letter_fits(needed, size):
+                size += needed
                 rows.append(row)
+            else:
+                deferred.add(index)
         return rows, frozenset(deferred)
+
+    def _letter_fits(self, needed: int, stored: int) -> bool:
+        return stored + needed <= self._letter_limit() or self._passes_through(stored)
 
     def _letter_limit(self) -> int:
         # With a dead-letter topic, letters beyond the limit only pass through: they are deleted
@@ -479,6 +482,11 @@ class Journal:
     def has_room_for_letters(self) -> bool:
         """Whether a sink may still give up an entry as a dead letter. Takes no lock."""
         return self._letter_bytes < self._letter_limit()
+
+    def fits_as_letter(self, size: int) -> bool:
+        """Whether a message refused at the entrance, of this size as a letter, would be stored
+        now. Takes no lock."""
+        return self._letter_fits(size, self._letter_bytes)
 
     def append_intent(self, sink: str) -> AppendIntent | None:
         """The last append of a sink, whether decided or not."""

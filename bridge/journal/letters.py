@@ -97,6 +97,11 @@ def row_bytes(row: _Row) -> int:
     return OVERHEAD + len(row[5]) + len(row[2]) + len(row[4])
 
 
+def size(rejection: Rejection) -> int:
+    """The bytes that it takes as a letter."""
+    return row_bytes(row_of_rejection(rejection))
+
+
 def stored_bytes(db: sqlite3.Connection) -> int:
     """What all letters take, by the measure of `row_bytes`."""
     found = db.execute(
