@@ -1,12 +1,21 @@
-"""A secret's value out of Secret Manager."""
+"""The broker's password from wherever the settings say it is, Secret Manager included."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from bridge.errors import ConfigurationError
+from bridge.settings import Settings
 
 CALL_SECONDS = 15.0
+
+
+def broker_password(settings: Settings) -> str | None:
+    """None where none is configured. Blocks for a call where it is in Secret Manager.
+    Raises ConfigurationError."""
+    if settings.mqtt_password_secret is None:
+        return settings.password
+    return fetch(settings.mqtt_password_secret)
 
 
 def fetch(version: str, client: Any = None) -> str:

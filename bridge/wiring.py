@@ -12,6 +12,7 @@ from bridge.journal import AppendIntent, Journal
 from bridge.journal.journal import Limits as JournalLimits
 from bridge.policy import RetryPolicy
 from bridge.reading import MICROS, Limits
+from bridge.secrets import broker_password
 from bridge.settings import Settings
 from bridge.sinks.base import Sink
 from bridge.subscriber import Session, Subscriber
@@ -58,7 +59,7 @@ def subscriber(settings: Settings, journal: Journal, clock: Clock, random: Rando
         acknowledged=journal.acknowledged,
     )
     intake = Intake(journal, reading_limits(settings))
-    return Subscriber(settings, intake, session, clock, random, _password(settings))
+    return Subscriber(settings, intake, session, clock, random, broker_password(settings))
 
 
 def deliveries(
@@ -112,11 +113,3 @@ class JournalAppendLog:
 
     def record(self, intent: AppendIntent) -> None:
         self._journal.record_append("bigquery", intent)
-
-
-def _password(settings: Settings) -> str | None:
-    if settings.mqtt_password_secret is None:
-        return settings.password
-    from bridge.secrets import fetch
-
-    return fetch(settings.mqtt_password_secret)

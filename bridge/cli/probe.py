@@ -10,7 +10,8 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bridge.cli.findings import Finding
-from bridge.cli.publishing import broker_password, set_tls
+from bridge.cli.publishing import set_tls
+from bridge.secrets import broker_password
 from bridge.settings import Settings
 
 SECONDS = 10.0

@@ -19,6 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from bridge.errors import ConfigurationError, FatalError
+from bridge.secrets import broker_password
 from bridge.settings import Settings
 
 NO_MATCHING_SUBSCRIBERS = 0x10
@@ -226,16 +227,6 @@ def set_tls(client: Client, settings: Settings) -> None:
         _text(settings.mqtt_tls_cert_file),
         _text(settings.mqtt_tls_key_file),
     )
-
-
-def broker_password(settings: Settings) -> str | None:
-    """The password from wherever the settings say it is. May block (Secret Manager)."""
-    if settings.mqtt_password_secret is None:
-        return settings.password
-    # Only here: it imports a Google client, which takes its time.
-    from bridge.secrets import fetch
-
-    return fetch(settings.mqtt_password_secret)
 
 
 def _text(path: object) -> str | None:
