@@ -15,7 +15,7 @@ import pytest
 from tests.support.journals import SINKS, Limits, audit, counted, opened, rows
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 12
+ROUNDS = 10
 
 # Appends, settles and prunes for as long as it lives; says what it did after each call returned.
 WORKER = """

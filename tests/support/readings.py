@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bridge import reading as reading_module
 from bridge.reading import Limits, Message, Reading, Rejection, event_id, parse
 from tests.support.clock import START_US
 
@@ -45,8 +46,12 @@ def judged(
     limits: Limits = LIMITS,
     received_us: int = START_US,
 ) -> Reading | Rejection:
+    return parse(_message(payload, topic, received_us), limits)
+
+
+def _message(payload: bytes | str, topic: str, received_us: int) -> Message:
     raw = payload if isinstance(payload, bytes) else payload.encode("utf-8", "surrogatepass")
-    return parse(Message(topic, raw, received_us), limits)
+    return Message(topic, raw, received_us)
 
 
 def accepted(
@@ -57,6 +62,8 @@ def accepted(
 ) -> Reading:
     result = judged(payload, topic, limits, received_us)
     assert isinstance(result, Reading), result
+    # The judge agrees, whichever way the message took.
+    assert reading_module._long_way(_message(payload, topic, received_us), limits) == result
     return result
 
 

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,8 @@ def assert_usable(path: Path) -> None:
     clock = ManualClock()
     with opened(path, clock=clock) as journal:
         assert journal.append([reading(10_000_000)], [rejection()]).accepted == 1
+        # Through the file's name, hence through the log of that name: not one that was deleted.
+        assert counted(path, "entries") == len(journal.read(0, 10_000))
         settle_everything(journal)
         assert journal.pending("pubsub") == journal.pending("bigquery") == 0
         assert all(site.balanced for site in journal.sites().values())
@@ -420,6 +423,9 @@ def test_numbers_that_only_an_append_or_a_lane_still_names_are_not_used_again(pa
         journal.record_append("bigquery", AppendIntent("s", 1, (888,)))
     with opened(path) as journal:
         assert journal.last_seq == 888
+        journal.acknowledged(999)
+    with opened(path) as journal:
+        assert journal.last_seq == 999
 
 
 @pytest.mark.parametrize("moves", range(6))
@@ -530,6 +536,33 @@ def test_the_lock_goes_with_a_start_that_failed(path: Path) -> None:
     db.execute("PRAGMA user_version = 1")
     db.close()
     assert_usable(path)
+
+
+def test_a_connection_that_cannot_be_used_is_closed_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Closed later, it would delete the log of the file that has taken its own's place.
+    opened(path).__enter__().close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    made: list[sqlite3.Connection] = []
+    whole = sqlite3.connect
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        made.append(whole(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    for step in (store.connect_reader, store.connect_read_only, store.create):
+        with pytest.raises(JournalNewer):
+            step(path)
+    with pytest.raises(JournalNewer):
+        store.connect(path, 1_000)
+    assert len(made) == 4
+    for connection in made:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
 
 
 def test_the_folder_is_made_and_what_cannot_be_one_is_refused(tmp_path: Path) -> None:

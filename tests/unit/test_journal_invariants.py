@@ -128,11 +128,11 @@ def test_i2_readings_of_the_same_moment_are_told_apart(journal: Journal) -> None
 
 
 def test_i3_sequence_numbers_grow_in_the_order_of_arrival(journal: Journal) -> None:
-    batches = [[5, 3, 3], [9], [3, 1, 5, 2]]
+    batches = [[5, 3, 3], [9], [3, 1, 5, 2], [7], [8, 6]]
     for numbers in batches:
         journal.append([reading(number, received_us=7) for number in numbers], [])
     entries = journal.read(0, 100)
-    assert [entry.reading.value for entry in entries] == [5, 3, 9, 1, 2]
+    assert [entry.reading.value for entry in entries] == [5, 3, 9, 1, 2, 7, 8, 6]
     seqs = [entry.seq for entry in entries]
     assert seqs == sorted(set(seqs))
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import JournalError
-from bridge.journal import Journal, store
+from bridge.journal import Journal, retention, store
 from bridge.journal.letters import Refused
 from bridge.journal.retention import LONGEST_GAP_US, RESUME_BELOW
 from bridge.reading import Reading, Rejection, canonical_json
@@ -428,6 +430,30 @@ def test_on_a_full_disk_settling_and_pruning_work_and_then_the_intake_again(
         assert not journal.full
         assert journal.append(batch(count, 50), []).accepted == 50
         audit(path)
+
+
+def test_where_the_disk_has_room_only_for_short_transactions_pruning_takes_short_steps(
+    path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = 0
+
+    def delete(db: sqlite3.Connection, table: str, last: int) -> None:
+        nonlocal gone
+        if last - gone > 40:
+            raise sqlite3.OperationalError("database or disk is full")
+        gone = last if table == "ids" else gone
+        whole(db, table, last)
+
+    whole = retention.delete_up_to
+    monkeypatch.setattr(retention, "delete_up_to", delete)
+    with opened(path, Limits(retention_us=0), clock) as journal:
+        journal.acknowledged(journal.append(batch(0, 500), []).last_seq)
+        settle_everything(journal)
+        clock.pass_(10)
+        for _ in range(100):
+            with suppress(JournalError):
+                journal.maintain()
+        assert counted(path, "ids") == 0
 
 
 def test_when_others_fill_the_disk_the_reserve_lets_the_journal_be_settled(
