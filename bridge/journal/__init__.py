@@ -22,7 +22,10 @@ Files of this package, in the order in which a reading meets them:
 
     store.py      connection, schema and its migrations, the lock against a second `run`
     counts.py     the ledger: in memory for reading, written in each transaction
-    journal.py    append, read, settle, append intents: the path of a reading
+    types.py      what goes in and comes out
+    file.py       the open file: transactions, upkeep, fullness
+    sink_side.py  who the sinks are, how far they are, what they have settled
+    journal.py    append, read, dead letters: the path of a reading
     retention.py  running time, what may be pruned, fullness
     letters.py    dead letters
     salvage.py    setting a damaged file aside and taking over what can be read
@@ -30,6 +33,7 @@ Files of this package, in the order in which a reading meets them:
 Tables: see `store.SCHEMA`.
 """
 
-from bridge.journal.journal import AppendIntent, Journal, LaneProgress, Resume, Settlement
+from bridge.journal.journal import Journal
+from bridge.journal.types import AppendIntent, LaneProgress, Resume, Settlement
 
 __all__ = ["AppendIntent", "Journal", "LaneProgress", "Resume", "Settlement"]

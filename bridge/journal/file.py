@@ -1,0 +1,289 @@
+"""The open file: transactions, upkeep, fullness. What is in it is its subclasses' business."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bridge.clock import Clock
+from bridge.errors import JournalDamaged, JournalError
+from bridge.journal import letters, retention, salvage, store
+from bridge.journal.counts import Counts
+from bridge.journal.tail import Tail
+from bridge.journal.types import Limits
+
+log = logging.getLogger(__name__)
+
+_PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+
+
+class JournalFile:
+    """The base of `Journal`, which says how to use it."""
+
+    # --- opening and closing ----------------------------------------------------------------------
+
+    def __init__(self, path: Path, limits: Limits, clock: Clock) -> None:
+        self.path = path
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._log_pages = max(64, min(4000, limits.max_bytes // 64 // 4096))
+        self._file_lock = store.Lock(path)
+        self._reserve = retention.Reserve(
+            path, max(262_144, min(16 * 1024**2, limits.max_bytes // 64))
+        )
+        self._listeners: list[Callable[[], None]] = []
+        self.loss: str | None = None
+
+    def open(self) -> None:
+        """Lock, open, migrate; set a damaged file aside and take over what can be read.
+        Raises JournalLocked, JournalNewer, ConfigurationError, and JournalError where the disk
+        does not let it."""
+        store.prepare_folder(self.path)
+        self._file_lock.acquire()
+        try:
+            try:
+                self._open_file()
+            except JournalError:
+                # Other files may have filled the disk: SQLite needs some room even to begin.
+                self._reserve.give_up()
+                self._open_file()
+        except BaseException:
+            self._file_lock.release()
+            raise
+
+    def _open_file(self) -> None:
+        db = salvage.open_sound(self.path, self._log_pages, self._clock)
+        try:
+            self._load(db)
+        except JournalDamaged as error:
+            db.close()
+            db = salvage.recover(self.path, self._log_pages, self._clock, str(error))
+            self._load(db)
+        except BaseException:
+            db.close()
+            raise
+
+    def _load(self, db: sqlite3.Connection) -> None:
+        with store.translated():
+            self._load_content(db)
+
+    def _load_content(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._counts = Counts()
+        self._counts.load(db)
+        self._meta = dict(db.execute("SELECT key, value FROM meta"))
+        self.loss = self._meta.get("loss")
+        self._outside = store.changes_of_others(db)
+        self._running = retention.RunningTime(self._clock, self._number("running_us"))
+        self._ticks = retention.Ticks(db)
+        self._space = retention.Space(db, self.path, self._limits.max_bytes, self._log_pages * 4096)
+        self._reserve.take()
+        self._letter_bytes = letters.stored_bytes(db)
+        self._acked_seq = self._number("acked_seq")
+        self._last_seq = max(self._acked_seq, self._highest_seq())
+        self._positions: dict[str, int] = {}
+        self._first_entry = retention.first_seq(db, "entries") or self._last_seq + 1
+        self._first_id = retention.first_seq(db, "ids") or self._last_seq + 1
+        self._prune_step = retention.STEP
+        self._tail = Tail(self._last_seq)
+        self._space.measure()
+
+    def _highest_seq(self) -> int:
+        row = self._db.execute(
+            "SELECT max(coalesce((SELECT max(seq) FROM ids), 0),"
+            " coalesce((SELECT max(seq) FROM ticks), 0),"
+            " coalesce((SELECT max(position) FROM sinks), 0),"
+            " coalesce((SELECT max(position) FROM lanes), 0))"
+        ).fetchone()
+        # After a salvage these may name more than the tables still have.
+        named = [
+            max(store.unpacked(seqs), default=0)
+            for (seqs,) in self._db.execute(
+                "SELECT seqs FROM appends UNION SELECT beyond FROM lanes"
+            )
+        ]
+        return max(int(row[0]), *named, 0)
+
+    def _number(self, key: str) -> int:
+        value = self._meta.get(key, 0)
+        if not isinstance(value, int):
+            raise JournalDamaged(f"the journal is damaged: {key} is {value!r}")
+        return value
+
+    def close(self) -> None:
+        """Write what is only in memory and let go of the files. Idempotent."""
+        with self._lock:
+            if self._file_lock.held:
+                try:
+                    self._write_tick()
+                except JournalError as error:
+                    # Ids are then kept a little longer than they need be: no harm.
+                    log.warning("the journal's last note could not be written: %s", error)
+                finally:
+                    self._db.close()
+                    self._reserve.give_up()
+                    self._file_lock.release()
+
+    # --- what the broker may still send again -----------------------------------------------------
+
+    def acknowledged(self, seq: int) -> None:
+        """The broker is known not to redeliver anything up to `seq` any more."""
+        with self._lock:
+            self._acked_seq = max(self._acked_seq, seq)
+
+    @property
+    def session(self) -> str | None:
+        """The broker session that this journal belongs to, as last remembered."""
+        with self._lock:
+            value = self._meta.get("session")
+            return None if value is None else str(value)
+
+    def remember_session(self, name: str) -> None:
+        with self._lock:
+            with self._writing() as db:
+                db.execute(_PUT_META, ("session", name))
+            self._meta["session"] = name
+
+    # --- upkeep -----------------------------------------------------------------------------------
+
+    def maintain(self) -> None:
+        """One step of upkeep: running time, pruning, room on the disk. Milliseconds; to be called
+        at least every few seconds, and after each batch."""
+        with self._lock, self._reading():
+            running = self._running.advance()
+            self._look_outside()
+            self._space.measure()
+            if self._ticks.due(running):
+                self._mend_reserve()
+                self._write_tick()
+            self._prune(running)
+
+    def _look_outside(self) -> None:
+        """Take in what a command changed: letters purged or replayed, a loss that was cleared."""
+        outside = store.changes_of_others(self._db)
+        if outside != self._outside:
+            self._outside = outside
+            self._letter_bytes = letters.stored_bytes(self._db)
+            row = self._db.execute("SELECT value FROM meta WHERE key = 'loss'").fetchone()
+            self.loss = None if row is None else row[0]
+
+    def _write_tick(self) -> None:
+        running = self._running.us
+        with self._writing() as db:
+            self._ticks.write(
+                running, self._last_seq, self._first_id, running - self._limits.retention_us
+            )
+            db.execute(_PUT_META, ("running_us", running))
+            db.execute(_PUT_META, ("acked_seq", self._acked_seq))
+
+    def _mend_reserve(self) -> None:
+        if not self._reserve.held and self._reserve.room():
+            self._reserve.take()
+            if self._reserve.held:
+                self._space.disk_has_room()
+
+    def _prune(self, running: int) -> None:
+        resolved = min(self._positions.values(), default=0)
+        expired = min(resolved, self._ticks.last_seq_at(running - self._limits.retention_us))
+        if not self._space.pressed:
+            self._delete(expired, expired)
+            return
+        self._delete(resolved, expired)
+        if self._space.pressed and self._first_entry > resolved:  # no payload is left to go first
+            self._delete(resolved, resolved)
+
+    def _delete(self, cut_entries: int, cut_ids: int) -> None:
+        """One step of each. An id stays until its entry is gone, which is read together with it,
+        and until its PUBACK is known to have reached the broker."""
+        first_entry, first_id, step = self._first_entry, self._first_id, self._prune_step
+        cut_ids = min(cut_ids, self._acked_seq, max(cut_entries, first_entry - 1))
+        if first_entry > cut_entries and first_id > cut_ids:
+            return
+        # On a full disk there is only room for a short transaction: try shorter ones.
+        self._prune_step = max(1, step // 4)
+        with self._writing() as db:
+            last = min(cut_entries, first_entry + step - 1)
+            if first_entry <= last:
+                retention.delete_up_to(db, "entries", last)
+                first_entry = last + 1
+            last = min(cut_ids, first_entry - 1, first_id + step - 1)
+            if first_id <= last:
+                retention.delete_up_to(db, "ids", last)
+                first_id = last + 1
+        self._prune_step = min(retention.STEP, step * 2)
+        self._first_entry, self._first_id = first_entry, first_id
+        self._space.measure()
+
+    # --- transactions -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with store.transaction(self._db):
+                yield self._db
+        except JournalDamaged:
+            self._suspect()
+            raise
+        except JournalError as error:
+            if "disk is full" in str(error):
+                self._reserve.give_up()
+                self._empty_log()
+                self._space.disk_is_full()
+            raise
+
+    def _empty_log(self) -> None:
+        # The log can only be used from its start again once all of it is in the main file, which
+        # may have to grow for that: with the room of the reserve, before anything else takes it.
+        with suppress(JournalError):  # the full disk itself is what is raised
+            store.checkpoint(self._db)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            with store.translated():
+                yield
+        except JournalDamaged:
+            self._suspect()
+            raise
+
+    def _suspect(self) -> None:
+        with suppress(OSError):  # the damage itself is what is raised
+            salvage.suspect(self.path)
+
+    # --- looking on -------------------------------------------------------------------------------
+
+    @property
+    def last_seq(self) -> int:
+        return self._last_seq
+
+    @property
+    def full(self) -> bool:
+        """Whether the intake has to wait."""
+        return self._space.full
+
+    @property
+    def used_bytes(self) -> int:
+        return self._space.used
+
+    @property
+    def ceiling_bytes(self) -> int:
+        return self._space.ceiling
+
+    def dedupe_window_seconds(self) -> float:
+        """How far back, in running time, a duplicate is recognised."""
+        with self._lock:
+            with self._reading():
+                start = self._ticks.running_at(self._first_id - 1)
+            return max(0.0, (self._running.us - start) / 1e6)
+
+    def clear_loss(self) -> None:
+        """An operator has seen the loss of a damaged journal."""
+        with self._lock:
+            with self._writing() as db:
+                db.execute("DELETE FROM meta WHERE key = 'loss'")
+            self.loss = None
