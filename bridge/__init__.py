@@ -8,6 +8,6 @@ One direction, two acknowledgements: the broker is acknowledged when the journal
 disk, and the journal is settled, per sink, when the service has confirmed. Everything works on
 whole batches. Health, metrics and ledger look on from the side (`snapshot`, `web`).
 
-To follow a reading: `subscriber` → `intake` → `reading` → `journal` → `delivery` (`loading`,
-`lanes`) → `sinks`. `wiring` makes the parts, `service` starts and stops them.
+To follow a reading: `subscriber` → `intake` → `reading` (`parsing`) → `journal` → `delivery`
+(`loading`, `lanes`) → `sinks`. `wiring` makes the parts, `service` starts and stops them.
 """

@@ -10,8 +10,9 @@ from bridge.forwarder import Forwarder
 from bridge.intake import Intake
 from bridge.journal import AppendIntent, Journal
 from bridge.journal.journal import Limits as JournalLimits
+from bridge.parsing.timestamps import MICROS
 from bridge.policy import RetryPolicy
-from bridge.reading import MICROS, Limits
+from bridge.reading import Limits
 from bridge.secrets import broker_password
 from bridge.settings import Settings
 from bridge.sinks.base import Sink

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bridge.cli.readings import Due, Sample
 from bridge.clock import Clock
 from bridge.errors import EXIT_USAGE, FatalError
-from bridge.reading import name_problem
+from bridge.parsing.names import name_problem
 from bridge.times import iso_us
 
 COLUMNS = ("timestamp", "site_code", "pi_tag", "sensor_id", "value")

@@ -22,7 +22,7 @@ from bridge.cli.recorded import extent, replayed
 from bridge.cli.traffic import Outgoing, mixed
 from bridge.clock import Clock, SystemClock
 from bridge.errors import EXIT_FINDING
-from bridge.reading import name_problem
+from bridge.parsing.names import name_problem
 
 MADE_UP_ONLY = ("sites", "tags", "rate", "attributes")
 

@@ -36,18 +36,18 @@ SDKS = {
     "waitress": {"bridge/web/server.py"},
     "prometheus_client": {"bridge/web/metrics.py"},
     "sqlite3": {
-        *(f"bridge/journal/{name}.py" for name in ("counts", "journal", "letters", "retention")),
-        *(f"bridge/journal/{name}.py" for name in ("salvage", "store")),
+        *(f"bridge/journal/{name}.py" for name in ("counts", "file", "journal", "letters")),
+        *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
         "bridge/cli/dead_letters.py",
     },
 }
 
 # A layer imports itself and those before it.
 LAYERS = [
-    {"errors", "clock", "times", "snapshot", "histogram"},
+    {"errors", "clock", "times", "snapshot", "histogram", "parsing"},
     {"settings", "reading", "log_output", "watch"},
-    {"logs", "policy", "secrets", "journal"},
-    {"sinks", "intake", "lanes", "forwarder"},
+    {"logs", "policy", "secrets", "journal", "link", "announcement"},
+    {"sinks", "intake", "lanes", "forwarder", "reports"},
     {"loading", "subscriber"},
     {"delivery", "web"},
     {"service", "wiring"},

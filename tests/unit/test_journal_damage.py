@@ -25,7 +25,7 @@ from bridge.errors import (
 )
 from bridge.journal import AppendIntent, Journal, LaneProgress, Settlement, salvage, store
 from bridge.journal.letters import Refused
-from bridge.reading import canonical_json
+from bridge.parsing.identity import canonical_json
 from bridge.snapshot import SinkCounts
 from tests.support.clock import ManualClock
 from tests.support.journals import (

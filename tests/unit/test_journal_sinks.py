@@ -12,7 +12,8 @@ from bridge.errors import EXIT_CONFIG, DestinationChanged, JournalError
 from bridge.journal import Journal, tail
 from bridge.journal.journal import READ_BYTES
 from bridge.journal.tail import Tail
-from bridge.reading import Entry, Reading, canonical_json
+from bridge.parsing.identity import canonical_json
+from bridge.reading import Entry, Reading
 from bridge.snapshot import SinkCounts
 from tests.support.clock import ManualClock
 from tests.support.journals import (

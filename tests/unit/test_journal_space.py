@@ -15,7 +15,8 @@ from bridge.errors import JournalError
 from bridge.journal import Journal, retention, store
 from bridge.journal.letters import Refused
 from bridge.journal.retention import LONGEST_GAP_US, RESUME_BELOW
-from bridge.reading import Reading, Rejection, canonical_json
+from bridge.parsing.identity import canonical_json
+from bridge.reading import Reading, Rejection
 from tests.support.clock import ManualClock
 from tests.support.journals import (
     MINUTE_US,

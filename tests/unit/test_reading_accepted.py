@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from bridge.reading import MAX_NAME, MAX_NESTING, Limits, Reading
+from bridge.parsing.names import MAX_NAME
+from bridge.parsing.payload import MAX_NESTING
+from bridge.reading import Limits, Reading
 from bridge.times import iso_us
 from tests.support.clock import START_US
 from tests.support.readings import Raw, accepted, text

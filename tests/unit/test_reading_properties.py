@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from bridge import reading as module
 from bridge.journal.letters import payload_of
-from bridge.reading import Limits, Message, Reading, Rejection, canonical_json, event_id, parse
+from bridge.parsing.identity import canonical_json
+from bridge.parsing.payload import MEMBERS
+from bridge.reading import Limits, Message, Reading, Rejection, event_id, parse
 from bridge.times import iso_us
 from tests.support.clock import START_US
 from tests.support.readings import TOPIC
@@ -34,7 +36,7 @@ values = st.recursive(
     max_leaves=12,
 )
 further_members = st.dictionaries(
-    texts.filter(lambda name: name not in module.MEMBERS), values, max_size=4
+    texts.filter(lambda name: name not in MEMBERS), values, max_size=4
 )
 moments = st.datetimes().map(lambda moment: moment.isoformat(sep="T", timespec="microseconds"))
 stamps = moments | st.integers(-62_135_596_800, 99_999_999_999)
@@ -72,7 +74,7 @@ odd_literals = st.sampled_from(
     ]
 )
 odd_keys = st.sampled_from(
-    [*module.MEMBERS, "valu\\u0065", "a", "b", "", "é", "\\ud800", "Value", "site_code "]
+    [*MEMBERS, "valu\\u0065", "a", "b", "", "é", "\\ud800", "Value", "site_code "]
 )
 
 
@@ -159,7 +161,7 @@ def test_further_members_come_through_as_equal_json_values(
     payload = json.dumps(members, ensure_ascii=ascii_only).encode()
     found = parse(Message(f"FCTS/FAE/{site}/SolvExtract/{tag}", payload, START_US), ALL_TIMES)
     assert isinstance(found, Reading)
-    further = {name: value for name, value in members.items() if name not in module.MEMBERS}
+    further = {name: value for name, value in members.items() if name not in MEMBERS}
     assert json.loads(found.attributes or "{}") == further
     assert (found.attributes is None) == (not further)
     assert (found.site, found.pi_tag, found.sensor_id) == (site, tag, members["sensor_id"])

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from bridge.reading import MAX_NAME, MAX_NESTING, MEMBERS, REASONS, Limits, Rejection
+from bridge.parsing.names import MAX_NAME
+from bridge.parsing.payload import MAX_NESTING, MEMBERS
+from bridge.reading import REASONS, Limits, Rejection
 from tests.support.clock import START_US
 from tests.support.readings import TOPIC, Raw, accepted, judged, refused, text
 
@@ -491,11 +493,11 @@ def test_nothing_is_remembered_of_texts_that_cannot_be_names() -> None:
 
 
 def _remembered() -> int:
-    from bridge import reading
+    from bridge.parsing import names
 
     return sum(
         cache.cache_info().currsize
-        for cache in (reading._parsed_topic, reading._short_name_problem)
+        for cache in (names._parsed_topic, names._short_name_problem)
     )
 
 
