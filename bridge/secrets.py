@@ -10,6 +10,10 @@ from bridge.settings import Settings
 CALL_SECONDS = 15.0
 
 
+class _Damaged(Exception):
+    """The value is not what its checksum says."""
+
+
 def broker_password(settings: Settings) -> str | None:
     """None where none is configured. Blocks for a call where it is in Secret Manager.
     Raises ConfigurationError."""
@@ -21,7 +25,12 @@ def broker_password(settings: Settings) -> str | None:
 def fetch(version: str, client: Any = None) -> str:
     """The value of `projects/…/secrets/…/versions/…` as text, without trailing line ends. Blocks.
     Raises ConfigurationError for whatever keeps it from being read. `client`: for tests."""
-    from google.api_core.exceptions import GoogleAPICallError, NotFound, PermissionDenied
+    from google.api_core.exceptions import (
+        FailedPrecondition,
+        GoogleAPICallError,
+        NotFound,
+        PermissionDenied,
+    )
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 
@@ -30,13 +39,19 @@ def fetch(version: str, client: Any = None) -> str:
         answer = client.access_secret_version(
             request={"name": version}, timeout=CALL_SECONDS, retry=None
         )
-        return str(answer.payload.data.decode("utf-8")).rstrip("\r\n")
+        return _text(answer.payload)
     except NotFound:
         problem = "there is no such version"
         remedy = "create it, or correct the name"
     except PermissionDenied as error:
         problem = str(error.message)
         remedy = "grant the service account roles/secretmanager.secretAccessor on the secret"
+    except FailedPrecondition as error:
+        problem = str(error.message)
+        remedy = "enable this version, or name another"
+    except _Damaged:
+        problem = "its value does not fit its checksum: it was damaged on the way"
+        remedy = "start again"
     except UnicodeDecodeError:
         problem = "its value is not UTF-8"
         remedy = "store the password as text"
@@ -44,3 +59,13 @@ def fetch(version: str, client: Any = None) -> str:
         problem = f"it could not be read ({error})"
         remedy = "check credentials and network, and start again"
     raise ConfigurationError(f"MQTT_PASSWORD_SECRET={version!r}: {problem}. Remedy: {remedy}.")
+
+
+def _text(payload: Any) -> str:
+    """Raises _Damaged, UnicodeDecodeError."""
+    import google_crc32c
+
+    # Left out by services that do not count it.
+    if "data_crc32c" in payload and google_crc32c.value(payload.data) != payload.data_crc32c:
+        raise _Damaged
+    return str(payload.data.decode("utf-8")).rstrip("\r\n")

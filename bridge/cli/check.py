@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import click
 
 from bridge import settings
 from bridge.cli.findings import Finding, journal_findings, require_endpoint
-from bridge.cli.output import format_option, print_json
-from bridge.errors import EXIT_FINDING
+from bridge.cli.output import format_option, print_json, printable
+from bridge.errors import EXIT_FINDING, BridgeError
 from bridge.settings import Settings
 
 
@@ -20,32 +22,47 @@ def command(ctx: click.Context, style: str) -> None:
     A line each, with the fix where something is wrong. Exit code 0: nothing keeps the bridge from
     working; 1: something does. Disturbs no running daemon.
     """
-    configured = settings.load()
-    findings = [Finding("configuration", "ok", f"APP_ENV is {configured.app_env}")]
-    _show(findings[0], style)
-    for finding in _findings(configured):
+    findings = []
+    for finding in _findings(settings.load()):
         findings.append(finding)
-        _show(finding, style)
+        if style == "table":
+            click.echo(_line(finding))
     if style == "json":
         print_json([finding._asdict() for finding in findings])
     if any(finding.result == "failed" for finding in findings):
         ctx.exit(EXIT_FINDING)
 
 
-def _findings(configured: Settings) -> list[Finding]:
+def _findings(configured: Settings) -> Iterator[Finding]:
     from bridge.cli.probe import broker_finding
 
-    findings = [broker_finding(configured), *journal_findings(configured)]
+    yield Finding("configuration", "ok", f"APP_ENV is {configured.app_env}")
+    yield from _looked("broker", lambda: [broker_finding(configured)])
+    yield from journal_findings(configured)
     if not configured.local:
-        from bridge.cli.google_findings import bigquery_findings, pubsub_findings
-
-        findings += require_endpoint(configured)
-        findings += pubsub_findings(configured)
-        findings += bigquery_findings(configured)
-    return findings
+        yield from _google_findings(configured)
 
 
-def _show(finding: Finding, style: str) -> None:
-    if style == "table":
-        fix = f" Fix: {finding.fix}." if finding.fix else ""
-        click.echo(f"{finding.result:8} {finding.what}: {finding.detail}.{fix}")
+def _google_findings(configured: Settings) -> Iterator[Finding]:
+    from bridge.cli.google_findings import bigquery_findings, pubsub_findings
+
+    yield from require_endpoint(configured)
+    yield from _looked("Pub/Sub", lambda: pubsub_findings(configured))
+    yield from _looked("BigQuery", lambda: bigquery_findings(configured))
+
+
+def _looked(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What keeps one part from being looked at (credentials, a password that cannot be fetched)
+    is a finding too: the other parts are still looked at."""
+    try:
+        return look()
+    except BridgeError as error:
+        problem, _, remedy = str(error).partition("Remedy: ")
+        return [Finding(what, "failed", problem.strip(), remedy or "see the message")]
+
+
+def _line(finding: Finding) -> str:
+    """One line whatever a service's message holds."""
+    detail, fix = (" ".join(text.split()).rstrip(".") for text in (finding.detail, finding.fix))
+    line = f"{finding.result:8} {finding.what}: {detail}."
+    return printable(f"{line} Fix: {fix}." if fix else line)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 import click
-import orjson
 
 from bridge import settings
-from bridge.cli.output import format_option, print_json, print_table, printable
-from bridge.errors import EXIT_FINDING
+from bridge.cli.output import format_option, json_text, print_json, print_table, printable
+from bridge.errors import EXIT_FINDING, FatalError
 from bridge.journal import letters, store
 from bridge.journal.letters import DeadLetter
 from bridge.sinks.letter_json import letter_fields
 from bridge.times import iso_us
 
 EXCERPT = 60
+MOST = 2**63 - 1  # what SQLite's integers can be
 
 reason_option = click.option("--reason", help="Only letters with this reason.")
 site_option = click.option("--site", help="Only letters of this site.")
@@ -35,7 +36,13 @@ def command() -> None:
 @command.command(name="list")
 @reason_option
 @site_option
-@click.option("--limit", default=100, show_default=True, help="At most so many; -1: all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(-1, MOST),
+    default=100,
+    show_default=True,
+    help="At most so many; -1: all.",
+)
 @format_option
 def list_letters(reason: str | None, site: str | None, limit: int, style: str) -> None:
     """List letters, newest first."""
@@ -52,7 +59,7 @@ def list_letters(reason: str | None, site: str | None, limit: int, style: str) -
 
 
 @command.command()
-@click.argument("number", metavar="ID", type=int)
+@click.argument("number", metavar="ID", type=click.IntRange(1, MOST))
 @format_option
 @click.pass_context
 def show(ctx: click.Context, number: int, style: str) -> None:
@@ -68,7 +75,9 @@ def show(ctx: click.Context, number: int, style: str) -> None:
     for name, value in _document(letter).items():
         if name != "payload_base64":
             click.echo(f"{name + ':':15} {printable(str(value))}")
-    click.echo("payload:")
+    kept = len(letter.payload)
+    part = "" if kept == letter.payload_bytes else f" (the first {kept} bytes, more are not kept)"
+    click.echo(f"payload{part}:")
     click.echo(_readable(letter.payload))
 
 
@@ -76,16 +85,46 @@ def show(ctx: click.Context, number: int, style: str) -> None:
 @reason_option
 @site_option
 @click.option(
-    "--output", type=click.File("wb"), default="-", help="A file; standard output unless given."
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    default="-",
+    help="A file, which is written anew; standard output unless given.",
 )
-def export(reason: str | None, site: str | None, output: BinaryIO) -> None:
+def export(reason: str | None, site: str | None, output: Path) -> None:
     """Write letters as JSON lines, newest first."""
-    count = 0
     with _journal() as db:
-        for letter in letters.select(db, reason=reason, site=site):
-            output.write(orjson.dumps(_document(letter)) + b"\n")
-            count += 1
+        count = _write(_one_by_one(db, reason, site), output)
     click.echo(f"{count} dead letters exported", err=True)
+
+
+def _write(found: Iterator[DeadLetter], output: Path) -> int:
+    """Answers how many. Raises FatalError; BrokenPipeError when nobody reads on."""
+    count = 0
+    try:
+        with click.open_file(str(output), "wb") as file:
+            for letter in found:
+                file.write(json_text(_document(letter)).encode() + b"\n")
+                count += 1
+            file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FatalError(
+            f"{output} could not be written ({error.strerror}): the export is not whole"
+        ) from error
+    return count
+
+
+def _one_by_one(
+    db: sqlite3.Connection, reason: str | None, site: str | None
+) -> Iterator[DeadLetter]:
+    """Letters that are still there when it is their turn. Each is read for itself: one reading
+    that lasted as long as a pipe's reader takes would keep the daemon from cutting its log, and
+    so fill its journal."""
+    for number in [letter.id for letter in letters.select(db, reason=reason, site=site)]:
+        letter = letters.find(db, number)
+        if letter is not None:
+            yield letter
 
 
 @contextmanager
@@ -125,7 +164,7 @@ def _row(letter: DeadLetter) -> tuple[object, ...]:
 def _readable(payload: bytes) -> str:
     """Text line by line, or a dump in hexadecimal where it is none."""
     try:
-        return "\n".join(printable(line) for line in payload.decode("utf-8").splitlines())
+        return "\n".join(printable(line) for line in payload.decode("utf-8").split("\n"))
     except UnicodeDecodeError:
         return "\n".join(_dump(payload))
 

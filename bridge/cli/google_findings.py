@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bridge.cli.findings import Finding
-from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.sinks.bigquery_admin import BigQueryAdmin
 from bridge.sinks.pubsub_admin import PubSubAdmin
@@ -13,7 +12,7 @@ PROVISION = "run `provision`, or correct the name"
 
 
 def pubsub_findings(settings: Settings) -> list[Finding]:
-    """Topic, dead-letter topic and subscription."""
+    """Topic, dead-letter topic and subscription. Raises AdminError, ConfigurationError."""
     admin = PubSubAdmin(settings)
     try:
         findings = _topic(admin, "topic", settings.pubsub_topic or "")
@@ -21,8 +20,6 @@ def pubsub_findings(settings: Settings) -> list[Finding]:
             findings += _topic(admin, "dead-letter topic", settings.pubsub_dead_letter_topic)
         if settings.pubsub_subscription:
             findings.append(_subscription(admin, settings))
-    except BridgeError as error:
-        return [Finding("Pub/Sub", "failed", str(error), "see the message")]
     finally:
         admin.close()
     return findings
@@ -58,15 +55,13 @@ def _subscription(admin: PubSubAdmin, settings: Settings) -> Finding:
 
 
 def bigquery_findings(settings: Settings) -> list[Finding]:
-    """Dataset, table, its columns and partitions."""
+    """Dataset, table, its columns and partitions. Raises AdminError, ConfigurationError."""
     admin = BigQueryAdmin(settings)
     try:
         if not admin.dataset_exists():
             detail = f"{admin.dataset_id} does not exist"
             return [Finding("dataset", "failed", detail, PROVISION)]
         return [Finding("dataset", "ok", f"{admin.dataset_id} exists"), *_table(admin)]
-    except BridgeError as error:
-        return [Finding("BigQuery", "failed", str(error), "see the message")]
     finally:
         admin.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,7 +25,20 @@ format_option = click.option(
 
 
 def print_json(document: Any) -> None:
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    click.echo(json_text(document, orjson.OPT_INDENT_2))
+
+
+def json_text(document: Any, option: int = 0) -> str:
+    """JSON in which whatever is not for a terminal is escaped: JSON itself asks that only of
+    characters below a space, and DEL, U+0080 to U+009F and U+202E are as good at it."""
+    lines = orjson.dumps(document, option=option).decode().split("\n")
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
+
+
+def _escaped(line: str) -> str:
+    return "".join(
+        character if character.isprintable() else json.dumps(character)[1:-1] for character in line
+    )
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

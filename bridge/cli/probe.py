@@ -15,17 +15,20 @@ from bridge.secrets import broker_password
 from bridge.settings import Settings
 
 SECONDS = 10.0
+SILENT = f"no answer within {SECONDS:g} s"
 
 
 def broker_finding(settings: Settings) -> Finding:
     """Connect with a clean session and subscribe to the filter. Blocks up to 10 s."""
     where = f"{settings.mqtt_broker}:{settings.mqtt_port}"
-    probe = _Probe(settings)
     try:
-        problem = probe.run()
-    except OSError as error:
+        problem = _Probe(settings).run()
+    except OSError as error:  # a TLS file that is none is one too
         fix = "start the broker, or set MQTT_BROKER, MQTT_PORT and MQTT_TLS to where it listens"
         return Finding("broker", "failed", f"{where} cannot be reached ({error})", fix)
+    if problem == SILENT:
+        fix = "check MQTT_PORT and MQTT_TLS: what listens there does not answer as a broker"
+        return Finding("broker", "failed", f"{where}: {problem}", fix)
     if problem is not None:
         fix = "let the user of MQTT_USERNAME connect and read MQTT_TOPIC"
         return Finding("broker", "failed", f"{where}: {problem}", fix)
@@ -36,7 +39,7 @@ class _Probe:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._done = threading.Event()
-        self._problem: str | None = f"no answer within {SECONDS:g} s"
+        self._problem: str | None = SILENT
         client = Client(
             CallbackAPIVersion.VERSION2,
             f"fcts-check-{secrets.token_hex(4)}",

@@ -62,7 +62,11 @@ def _pubsub_steps(configured: Settings) -> Iterator[Step]:
     topic = configured.pubsub_topic or ""
     for name in (topic, configured.pubsub_dead_letter_topic):
         if name:
-            yield _made(f"topic {name}", partial(admin.create_topic, name))
+            yield _made(
+                f"topic {name}",
+                partial(admin.create_topic, name),
+                partial(_topic_note, admin, name),
+            )
     if name := configured.pubsub_subscription:
         yield _made(
             f"subscription {name}",
@@ -72,9 +76,15 @@ def _pubsub_steps(configured: Settings) -> Iterator[Step]:
     admin.close()
 
 
-def _subscription_note(admin: PubSubAdmin, name: str, topic: str) -> str:
+def _topic_note(admin: PubSubAdmin, name: str) -> str | None:
+    return None if admin.topic(name) is None else ""
+
+
+def _subscription_note(admin: PubSubAdmin, name: str, topic: str) -> str | None:
     found = admin.subscription(name)
-    if found is None or (found.ordered and found.topic == topic):
+    if found is None:
+        return None
+    if found.ordered and found.topic == topic:
         return ""
     if found.topic != topic:
         return f"it belongs to topic {found.topic}, not to {topic}: give it another name"
@@ -87,17 +97,36 @@ def _bigquery_steps(configured: Settings, location: str | None) -> Iterator[Step
 
     admin = BigQueryAdmin(configured)
 
-    def schema_note() -> str:
-        found = admin.table()
-        return "" if found is None else "; ".join(problems(list(found.columns)))
+    def dataset_note() -> str | None:
+        return "" if admin.dataset_exists() else None
 
-    yield _made(f"dataset {admin.dataset_id}", lambda: admin.create_dataset(location))
+    def schema_note() -> str | None:
+        found = admin.table()
+        return None if found is None else "; ".join(problems(list(found.columns)))
+
+    dataset = f"dataset {admin.dataset_id}"
+    yield _made(dataset, lambda: admin.create_dataset(location), dataset_note)
     yield _made(f"table {admin.table_id}", admin.create_table, schema_note)
     admin.close()
 
 
-def _made(resource: str, create: Callable[[], bool], note: Callable[[], str] = lambda: "") -> Step:
+def _made(resource: str, create: Callable[[], bool], note: Callable[[], str | None]) -> Step:
+    """note: what does not fit about the one that exists; None where there is none."""
     try:
-        return Step(resource, "created") if create() else Step(resource, "exists", note())
+        if create():
+            return Step(resource, "created")
     except BridgeError as error:
-        return Step(resource, "failed", str(error))
+        return _existing(resource, note, str(error))
+    return _existing(resource, note)
+
+
+def _existing(resource: str, note: Callable[[], str | None], refusal: str = "") -> Step:
+    """One that was not created. With a refusal it may be there all the same: whoever may not
+    create it may still see it, and where an answer was lost it is there by now."""
+    try:
+        found = note()
+    except BridgeError as error:
+        found = None if refusal else f"it could not be looked at: {error}"
+    if found is None and refusal:
+        return Step(resource, "failed", refusal)
+    return Step(resource, "exists", found or "")

@@ -52,11 +52,13 @@ class PubSubAdmin:
         found = _call(f"topic {name}", self._publisher.get_topic, topic=path)
         if found is None:
             return None
-        readers = _call(
-            f"subscriptions of topic {name}", self._publisher.list_topic_subscriptions, topic=path
-        )
+        readers = _call(f"subscriptions of topic {name}", self._subscriptions_of, topic=path)
         retention = int(found.message_retention_duration.total_seconds())
-        return TopicFacts(retention, tuple(readers or ()))
+        return TopicFacts(retention, readers or ())
+
+    def _subscriptions_of(self, **call: Any) -> tuple[str, ...]:
+        # To its end here: further pages are further calls, which fail like the first.
+        return tuple(self._publisher.list_topic_subscriptions(**call))
 
     def create_topic(self, name: str) -> bool:
         """With a week's retention. False where there is one."""

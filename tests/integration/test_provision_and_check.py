@@ -6,14 +6,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.cloud.bigquery import SchemaField, Table
 
 from bridge.sinks import connect
 from localgcp.faults import Fault
 from localgcp.server import LocalServices
+from tests.support.fake_broker import CONNECT, Connection, FakeBroker
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import ROOT, Plant
 
@@ -144,7 +147,8 @@ def test_a_missing_and_a_differently_typed_column_fail_and_a_further_one_does_no
     site.services.tables.set_schema(TABLE, {"fields": fields})
     assert command(site, "check").returncode == 0
     fields[5]["type"] = "STRING"
-    site.services.tables.set_schema(TABLE, {"fields": fields[1:]})
+    site.services.tables.delete_table(TABLE)
+    site.services.tables.create_table(TABLE, {"schema": {"fields": fields[1:]}})
     done = command(site, "check")
     assert done.returncode == 1
     assert "column event_id is missing" in done.stdout
@@ -165,3 +169,178 @@ def test_without_a_regional_endpoint_check_warns_outside_emulators(site: Empty) 
     (finding,) = require_endpoint(real)
     assert finding.result == "warning"
     assert "PUBSUB_ENDPOINT" in finding.detail
+
+
+def steps(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    """By the kind of resource."""
+    return {step["resource"].split()[0]: step for step in json.loads(done.stdout)}
+
+
+def unordered(site: Empty) -> None:
+    """A subscription as somebody makes it who does not know about ordering."""
+    settings = site.settings()
+    topic = "projects/plant-project/topics/kpi-events"
+    connect.publisher(settings).create_topic(name=topic, retry=None)
+    connect.subscriber(settings).create_subscription(
+        name="projects/plant-project/subscriptions/kpi-subscription", topic=topic, retry=None
+    )
+
+
+def test_two_that_provision_at_once_share_the_work(site: Empty) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: command(site, "provision", "--format", "json"), range(2)))
+    assert [done.returncode for done in runs] == [0, 0]
+    both = [json.loads(done.stdout) for done in runs]
+    for one, other in zip(*both, strict=True):
+        assert sorted((one["result"], other["result"])) == ["created", "exists"], one["resource"]
+
+
+def test_whoever_may_not_create_is_told_what_exists_already(site: Empty) -> None:
+    command(site, "provision")
+    for call, status in (
+        ("pubsub.Create*", "PERMISSION_DENIED"),
+        ("bigquery.datasets.insert", "403"),
+        ("bigquery.tables.insert", "403"),
+    ):
+        site.services.faults.add(Fault(call=call, status=status, times=None))
+    done = command(site, "provision", "--format", "json")
+    assert done.returncode == 0
+    assert [step["result"] for step in json.loads(done.stdout)] == ["exists"] * 5
+
+
+def test_what_was_created_though_the_answer_was_lost_is_there(site: Empty) -> None:
+    site.services.faults.add(Fault(call="pubsub.CreateTopic", kind="answer_lost"))
+    done = command(site, "provision", "--format", "json", PUBSUB_DEAD_LETTER_TOPIC="")
+    assert done.returncode == 0
+    assert steps(done)["topic"]["result"] == "exists"
+
+
+def test_a_thing_that_exists_and_cannot_be_looked_at_is_no_failure_to_create(site: Empty) -> None:
+    command(site, "provision")
+    site.services.faults.add(Fault(call="bigquery.tables.get", status="403", times=None))
+    done = command(site, "provision", "--format", "json")
+    assert done.returncode == 0
+    assert steps(done)["table"]["result"] == "exists"
+    assert "could not be looked at" in steps(done)["table"]["note"]
+
+
+def test_the_dataset_is_made_where_the_option_says(site: Empty) -> None:
+    command(site, "provision", "--location", "europe-west3")
+    assert site.services.tables.dataset("plant-project.plant")["location"] == "europe-west3"
+
+
+def test_a_subscription_without_ordering_is_said_and_left_as_it_is(site: Empty) -> None:
+    unordered(site)
+    done = command(site, "provision", "--format", "json")
+    assert done.returncode == 0
+    assert steps(done)["subscription"]["result"] == "exists"
+    assert "without message ordering" in steps(done)["subscription"]["note"]
+    kept = connect.subscriber(site.settings()).get_subscription(
+        subscription="projects/plant-project/subscriptions/kpi-subscription", retry=None
+    )
+    assert not kept.enable_message_ordering
+    found = results(site)["subscription"]
+    assert found["result"] == "failed"
+    assert "without message ordering" in found["detail"]
+
+
+def test_a_table_that_does_not_fit_is_said_and_left_as_it_is(site: Empty) -> None:
+    bigquery = connect.bigquery(site.settings())
+    bigquery.create_dataset("plant")
+    bigquery.create_table(Table(TABLE, schema=[SchemaField("event_id", "STRING", "REQUIRED")]))
+    done = command(site, "provision", "--format", "json")
+    assert done.returncode == 0
+    assert "column value is missing: add it as FLOAT" in steps(done)["table"]["note"]
+    assert len(bigquery.get_table(TABLE).schema) == 1
+
+
+def test_a_subscription_of_another_topic_is_named_with_it(site: Empty) -> None:
+    command(site, "provision")
+    command(site, "provision", PUBSUB_TOPIC="other-topic", PUBSUB_SUBSCRIPTION="")
+    found = results(site, PUBSUB_TOPIC="other-topic")["subscription"]
+    assert found["result"] == "failed"
+    assert "belongs to topic kpi-events" in found["detail"]
+
+
+def test_without_credentials_the_other_parts_are_still_checked(site: Empty) -> None:
+    command(site, "provision")
+    found = results(
+        site,
+        PUBSUB_EMULATOR_HOST="",
+        PUBSUB_ENDPOINT="us-central1-pubsub.googleapis.com",
+        GOOGLE_APPLICATION_CREDENTIALS=str(site.directory / "none.json"),
+    )
+    assert found["broker"]["result"] == found["table"]["result"] == "ok"
+    assert found["Pub/Sub"]["result"] == "failed"
+    assert "no Google credentials" in found["Pub/Sub"]["detail"]
+    assert "service account" in found["Pub/Sub"]["fix"]
+
+
+def test_a_right_that_is_missing_names_the_role_to_grant(site: Empty) -> None:
+    command(site, "provision")
+    site.services.faults.add(
+        Fault(call="pubsub.GetTopic", status="PERMISSION_DENIED", message="denied", times=None)
+    )
+    site.services.faults.add(
+        Fault(call="bigquery.tables.get", status="403", message="denied", times=None)
+    )
+    found = results(site)
+    assert "roles/pubsub" in found["Pub/Sub"]["detail"]
+    assert "roles/bigquery" in found["BigQuery"]["detail"]
+
+
+def test_a_service_that_does_not_tell_of_rights_is_no_finding(site: Empty) -> None:
+    command(site, "provision")
+    site.services.faults.add(
+        Fault(call="bigquery.tables.testIamPermissions", status="501", times=None)
+    )
+    assert results(site)["table"]["result"] == "ok"
+
+
+@pytest.mark.slow
+def test_services_that_never_answer_are_given_up_within_bounds(site: Empty) -> None:
+    site.services.faults.add(Fault(call="*", kind="hang", times=None))
+    done = command(site, "check")  # which itself is given 60 s
+    assert done.returncode == 1
+    assert "failed   Pub/Sub" in done.stdout
+    assert "failed   BigQuery" in done.stdout
+
+
+def test_each_finding_is_one_line_whatever_a_service_says(site: Empty) -> None:
+    message = "first\nsecond\x1b[31m"
+    site.services.faults.add(Fault(call="pubsub.GetTopic", status="INTERNAL", message=message))
+    (line,) = [line for line in command(site, "check").stdout.splitlines() if "Pub/Sub:" in line]
+    assert "first second\\x1b[31m" in line
+
+
+def test_a_broker_that_refuses_the_connection_fails_with_its_reason(tmp_path: Path) -> None:
+    with Mosquitto("allow_anonymous false") as broker, LocalServices() as services:
+        found = results(Empty(tmp_path, broker, services), APP_ENV="LOCAL")["broker"]
+    assert found["result"] == "failed"
+    assert "Not authorized" in found["detail"]
+    assert "MQTT_USERNAME" in found["fix"]
+
+
+def test_a_broker_that_refuses_the_subscription_fails(site: Empty) -> None:
+    def refuse(connection: Connection) -> None:
+        connection.connack()
+        connection.suback(codes=[0x87])
+
+    with FakeBroker(refuse) as broker:
+        found = results(site, APP_ENV="LOCAL", MQTT_PORT=str(broker.port))["broker"]
+    assert found["result"] == "failed"
+    assert "the subscription is refused: Not authorized" in found["detail"]
+
+
+def test_check_takes_neither_the_daemons_session_nor_its_journal(site: Empty) -> None:
+    def accept(connection: Connection) -> None:
+        connection.accept()
+
+    with FakeBroker(accept) as broker:
+        changes = {"APP_ENV": "LOCAL", "MQTT_PORT": str(broker.port), "MQTT_CLIENT_ID": "daemon"}
+        assert results(site, **changes)["broker"]["result"] == "ok"
+        body = broker.next().wait_for(CONNECT).body
+    assert b"daemon" not in body
+    assert b"fcts-check-" in body
+    assert body[7] & 2, "clean start"
+    assert not Path(site.environment["JOURNAL_PATH"]).parent.exists()

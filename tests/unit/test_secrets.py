@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import google_crc32c
 import grpc
 import pytest
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient, types
@@ -17,6 +18,15 @@ from bridge.errors import ConfigurationError
 from bridge.secrets import fetch
 
 NAME = "projects/p/secrets/broker/versions/1"
+CHECKED = "projects/p/secrets/checked/versions/1"
+DAMAGED = "projects/p/secrets/damaged/versions/1"
+BINARY = "projects/p/secrets/binary/versions/1"
+PAYLOADS: dict[str, dict[str, Any]] = {
+    NAME: {"data": b"s3cret\n"},
+    CHECKED: {"data": b"s3cret", "data_crc32c": google_crc32c.value(b"s3cret")},
+    DAMAGED: {"data": b"s3creT", "data_crc32c": google_crc32c.value(b"s3cret")},
+    BINARY: {"data": b"\xff\xfe"},
+}
 _Request = types.AccessSecretVersionRequest.pb()
 _Response = types.AccessSecretVersionResponse.pb()
 
@@ -26,9 +36,13 @@ def client() -> Iterator[Any]:
     def access(request: Any, context: grpc.ServicerContext) -> Any:
         if request.name.endswith("/versions/2"):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "denied")
-        if request.name != NAME:
+        if request.name.endswith("/versions/3"):
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "it is in DISABLED state")
+        if request.name.endswith("/versions/4"):
+            context.abort(grpc.StatusCode.UNAVAILABLE, "down")
+        if request.name not in PAYLOADS:
             context.abort(grpc.StatusCode.NOT_FOUND, "no such version")
-        return _Response(name=NAME, payload={"data": b"s3cret\n"})
+        return _Response(name=request.name, payload=PAYLOADS[request.name])
 
     server = grpc.server(ThreadPoolExecutor(2))
     handler = grpc.unary_unary_rpc_method_handler(
@@ -62,3 +76,29 @@ def test_a_missing_version_names_variable_value_and_remedy(client: Any) -> None:
 def test_a_missing_right_names_the_role(client: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"secretmanager\.secretAccessor"):
         fetch("projects/p/secrets/broker/versions/2", client)
+
+
+def test_a_value_that_fits_its_checksum_is_taken(client: Any) -> None:
+    assert fetch(CHECKED, client) == "s3cret"
+
+
+def test_a_value_that_was_damaged_on_the_way_is_refused_and_not_shown(client: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"checksum.*Remedy") as refused:
+        fetch(DAMAGED, client)
+    assert "s3cre" not in str(refused.value)
+
+
+def test_a_disabled_version_is_to_be_enabled(client: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"DISABLED.*Remedy: enable this version"):
+        fetch("projects/p/secrets/broker/versions/3", client)
+
+
+def test_a_service_that_is_down_ends_in_words(client: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"down.*Remedy: check credentials and network"):
+        fetch("projects/p/secrets/broker/versions/4", client)
+
+
+def test_a_value_that_is_no_text_is_refused_without_showing_it(client: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is not UTF-8") as refused:
+        fetch(BINARY, client)
+    assert "xff" not in str(refused.value)
