@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
-import uuid
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, request
+from orjson import loads
 from waitress.server import TcpWSGIServer, create_server
 from werkzeug.exceptions import HTTPException
 
-from localgcp import sql
-from localgcp.faults import Fault, Faults
+from localgcp import http_answers, sql
+from localgcp.bigquery_jobs import PAGE, Jobs, Page, shown_rows
+from localgcp.faults import Faults
+from localgcp.http_answers import answer, problem
 from localgcp.insert_all import MAX_BODY, BadRequest, insert_all
-from localgcp.schema import Field, Misfit, shown
-from localgcp.tables import AlreadyExists, NotFound, Tables
+from localgcp.schema import Misfit
+from localgcp.tables import AlreadyExists, NotEmpty, NotFound, Tables
 
 ROOT = "/bigquery/v2/projects/<project>"
-TABLE = ROOT + "/datasets/<dataset>/tables/<table>"
-PAGE = 10_000
-REASONS = {400: "invalid", 401: "authError", 403: "accessDenied", 404: "notFound"} | {
-    409: "duplicate",
-    429: "rateLimitExceeded",
-    500: "backendError",
-    502: "backendError",
-    503: "backendError",
-}
-Serve = Callable[[], dict[str, Any]]
+DATASET = ROOT + "/datasets/<dataset>"
+TABLE = DATASET + "/tables/<table>"
+Document = dict[str, Any]
 
 
 class BigQueryRestServer:
@@ -45,16 +40,28 @@ class BigQueryRestServer:
             threads=16,
             max_request_body_size=2 * MAX_BODY,
             clear_untrusted_proxy_headers=True,
+            # So that a call that hangs by a fault is told when its caller goes away.
+            channel_request_lookahead=1,
         )
         assert isinstance(server, TcpWSGIServer), "one address, one listener"
         self._server = server
         self.port = int(server.getsockname()[1])
-        self._thread = threading.Thread(target=self._server.run, name="bigquery", daemon=True)
+        self._thread = threading.Thread(target=server.run, name="bigquery", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
+        """Close the listener and every connection; returns when nothing is served any more."""
+        trigger: Any = self._server.trigger
+        trigger.pull_trigger(self._close_all)
+        self._thread.join(timeout=10)
+
+    def _close_all(self) -> None:
+        # In the server's own thread: only there may its sockets be closed.
+        channels: Any = self._server.active_channels
+        for channel in list(channels.values()):
+            channel.handle_close()
         self._server.close()
 
     def __enter__(self) -> BigQueryRestServer:
@@ -66,142 +73,130 @@ class BigQueryRestServer:
 
 
 def create_app(tables: Tables, faults: Faults) -> Flask:
-    """The REST side as a WSGI application."""
+    """The REST side as a WSGI application, for waitress."""
     app = Flask(__name__)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    api = _Api(tables, faults)
-    routes: list[tuple[str, str, Callable[..., Response]]] = [
-        ("POST", ROOT + "/datasets", api.insert_dataset),
-        ("GET", ROOT + "/datasets/<dataset>", api.get_dataset),
-        ("DELETE", ROOT + "/datasets/<dataset>", api.delete_dataset),
-        ("POST", ROOT + "/datasets/<dataset>/tables", api.insert_table),
-        ("GET", ROOT + "/datasets/<dataset>/tables", api.list_tables),
-        ("GET", TABLE, api.get_table),
-        ("PATCH", TABLE, api.patch_table),
-        ("DELETE", TABLE, api.delete_table),
-        ("POST", TABLE + ":testIamPermissions", api.test_permissions),
-        ("POST", TABLE + "/insertAll", api.insert_all),
-        ("GET", TABLE + "/data", api.list_rows),
-        ("POST", ROOT + "/queries", api.query),
-        ("POST", ROOT + "/jobs", api.insert_job),
-        ("GET", ROOT + "/jobs/<job>", api.get_job),
-        ("GET", ROOT + "/queries/<job>", api.query_results),
+    api = _Api(tables)
+    routes: list[tuple[str, str, str, Callable[..., Document]]] = [
+        ("GET", ROOT + "/datasets", "datasets.list", api.list_datasets),
+        ("POST", ROOT + "/datasets", "datasets.insert", api.insert_dataset),
+        ("GET", DATASET, "datasets.get", api.get_dataset),
+        ("DELETE", DATASET, "datasets.delete", api.delete_dataset),
+        ("GET", DATASET + "/tables", "tables.list", api.list_tables),
+        ("POST", DATASET + "/tables", "tables.insert", api.insert_table),
+        ("GET", TABLE, "tables.get", api.get_table),
+        ("PATCH", TABLE, "tables.patch", api.patch_table),
+        ("DELETE", TABLE, "tables.delete", api.delete_table),
+        (
+            "POST",
+            TABLE + ":testIamPermissions",
+            "tables.testIamPermissions",
+            api.test_permissions,
+        ),
+        ("POST", TABLE + "/insertAll", "tabledata.insertAll", api.insert_all),
+        ("GET", TABLE + "/data", "tabledata.list", api.list_rows),
+        ("POST", ROOT + "/queries", "jobs.query", api.query),
+        ("GET", ROOT + "/queries/<job>", "jobs.getQueryResults", api.query_results),
+        ("POST", ROOT + "/jobs", "jobs.insert", api.insert_job),
+        ("GET", ROOT + "/jobs/<job>", "jobs.get", api.get_job),
     ]
-    for method, path, view in routes:
-        app.add_url_rule(path, view.__name__, view, methods=[method])
+    for method, path, call, view in routes:
+        app.add_url_rule(path, call, _guarded(faults, f"bigquery.{call}", view), methods=[method])
     app.register_error_handler(HTTPException, lambda e: problem(e.code or 500, str(e.description)))
     return app
 
 
-def problem(status: int, message: str, reason: str = "") -> Response:
-    """Google's error document."""
-    item = {"message": message, "domain": "global", "reason": reason or REASONS.get(status, "")}
-    return answer({"error": {"code": status, "message": message, "errors": [item]}}, status)
+def _guarded(faults: Faults, call: str, view: Callable[..., Document]) -> Callable[..., Response]:
+    """The view behind the faults, with Google's answer to whatever it raises."""
+
+    def guarded(**path: str) -> Response:
+        return http_answers.apply(faults, call, _subject(path), lambda: _answer(view, path))
+
+    return guarded
 
 
-def answer(document: dict[str, Any], status: int = 200) -> Response:
-    from orjson import dumps
+def _subject(path: dict[str, str]) -> str:
+    """What a fault's `subject` is matched with: `dataset.table`, the dataset, or the project."""
+    named = [path[key] for key in ("dataset", "table") if key in path]
+    if "dataset" in path and request.method == "POST" and "table" not in path:
+        reference = _body_or_nothing().get("tableReference")
+        named.append(str(reference.get("tableId")) if isinstance(reference, dict) else "")
+    return ".".join(named) or path["project"]
 
-    return Response(dumps(document), status=status, mimetype="application/json")
+
+def _answer(view: Callable[..., Document], path: dict[str, str]) -> Response:
+    try:
+        return answer(view(**path))
+    except NotFound as error:
+        return problem(404, str(error))
+    except AlreadyExists as error:
+        return problem(409, str(error))
+    except NotEmpty as error:
+        return problem(400, str(error), "resourceInUse")
+    except sql.InvalidQuery as error:
+        return problem(400, str(error), "invalidQuery")
+    except KeyError as error:
+        return problem(400, f"Required parameter is missing: {error}", "required")
+    except (BadRequest, Misfit, ValueError) as error:
+        return problem(400, str(error))
 
 
 class _Api:
-    """The views. Each asks the faults first, by its call's name."""
+    """The views: they answer the document, or raise what `_answer` knows."""
 
-    def __init__(self, tables: Tables, faults: Faults) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._faults = faults
-        self._jobs: dict[str, tuple[list[Field], list[tuple[Any, ...]]]] = {}
-
-    def _serve(self, call: str, subject: str, serve: Serve) -> Response:
-        taken = self._faults.take(call, subject)
-        if taken is not None:
-            number, fault = taken
-            if fault.kind == "delay":
-                time.sleep(fault.seconds)
-            elif fault.kind == "hang":
-                self._hang(number)
-                return _failed(fault)
-            else:
-                if fault.kind == "answer_lost":
-                    self._answer(serve)
-                return _failed(fault)
-        return self._answer(serve)
-
-    def _hang(self, number: int) -> None:
-        # WSGI does not tell when the caller goes away: bounded, so that no thread stays for ever.
-        deadline = time.monotonic() + 120
-        while self._faults.in_force(number) and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    @staticmethod
-    def _answer(serve: Serve) -> Response:
-        try:
-            return answer(serve())
-        except NotFound as error:
-            return problem(404, str(error))
-        except AlreadyExists as error:
-            return problem(409, str(error))
-        except sql.InvalidQuery as error:
-            return problem(400, str(error), "invalidQuery")
-        except (BadRequest, Misfit, ValueError, KeyError) as error:
-            return problem(400, str(error))
+        self._jobs = Jobs(tables)
 
     # --- datasets ---------------------------------------------------------------------------------
 
-    def insert_dataset(self, project: str) -> Response:
+    def list_datasets(self, project: str) -> Document:
+        names = [id_.rsplit(".", 1)[1] for id_ in self._tables.datasets(project)]
+        references = [{"projectId": project, "datasetId": name} for name in names]
+        return {
+            "kind": "bigquery#datasetList",
+            "datasets": [{"datasetReference": reference} for reference in references],
+        }
+
+    def insert_dataset(self, project: str) -> Document:
         body = _body()
+        name = _name(body["datasetReference"]["datasetId"])
+        reference = {"projectId": project, "datasetId": name}
+        resource = {
+            "kind": "bigquery#dataset",
+            "id": f"{project}:{name}",
+            "location": "US",
+            **body,
+            "datasetReference": reference,
+        }
+        self._tables.create_dataset(f"{project}.{name}", resource)
+        return resource
 
-        def serve() -> dict[str, Any]:
-            name = body["datasetReference"]["datasetId"]
-            self._tables.create_dataset(f"{project}.{name}", body)
-            return {"kind": "bigquery#dataset", "id": f"{project}:{name}", **body}
+    def get_dataset(self, project: str, dataset: str) -> Document:
+        return self._tables.dataset(f"{project}.{dataset}")
 
-        return self._serve("bigquery.datasets.insert", project, serve)
-
-    def get_dataset(self, project: str, dataset: str) -> Response:
-        return self._serve(
-            "bigquery.datasets.get", dataset, lambda: self._tables.dataset(f"{project}.{dataset}")
-        )
-
-    def delete_dataset(self, project: str, dataset: str) -> Response:
-        def serve() -> dict[str, Any]:
-            self._tables.delete_dataset(f"{project}.{dataset}")
-            return {}
-
-        return self._serve("bigquery.datasets.delete", dataset, serve)
+    def delete_dataset(self, project: str, dataset: str) -> Document:
+        with_tables = request.args.get("deleteContents", "").lower() == "true"
+        self._tables.delete_dataset(f"{project}.{dataset}", with_tables)
+        return {}
 
     # --- tables -----------------------------------------------------------------------------------
 
-    def insert_table(self, project: str, dataset: str) -> Response:
+    def list_tables(self, project: str, dataset: str) -> Document:
+        self._tables.dataset(f"{project}.{dataset}")
+        found = self._tables.dataset_tables(f"{project}.{dataset}")
+        return {
+            "kind": "bigquery#tableList",
+            "tables": [{"tableReference": _reference(table.id)} for table in found],
+            "totalItems": len(found),
+        }
+
+    def insert_table(self, project: str, dataset: str) -> Document:
         body = _body()
+        name = _name(body["tableReference"]["tableId"])
+        self._tables.create_table(f"{project}.{dataset}.{name}", body)
+        return self.get_table(project, dataset, name)
 
-        def serve() -> dict[str, Any]:
-            name = body["tableReference"]["tableId"]
-            self._tables.create_table(f"{project}.{dataset}.{name}", body)
-            return self._table(project, dataset, name)
-
-        return self._serve("bigquery.tables.insert", dataset, serve)
-
-    def list_tables(self, project: str, dataset: str) -> Response:
-        def serve() -> dict[str, Any]:
-            found = self._tables.dataset_tables(f"{project}.{dataset}")
-            return {
-                "kind": "bigquery#tableList",
-                "tables": [{"tableReference": _reference(table.id)} for table in found],
-                "totalItems": len(found),
-            }
-
-        return self._serve("bigquery.tables.list", dataset, serve)
-
-    def get_table(self, project: str, dataset: str, table: str) -> Response:
-        return self._serve(
-            "bigquery.tables.get",
-            f"{dataset}.{table}",
-            lambda: self._table(project, dataset, table),
-        )
-
-    def _table(self, project: str, dataset: str, table: str) -> dict[str, Any]:
+    def get_table(self, project: str, dataset: str, table: str) -> Document:
         found = self._tables.table(f"{project}.{dataset}.{table}")
         return {
             "kind": "bigquery#table",
@@ -212,132 +207,57 @@ class _Api:
             "numRows": str(self._tables.count(project, dataset, table)),
         }
 
-    def patch_table(self, project: str, dataset: str, table: str) -> Response:
+    def patch_table(self, project: str, dataset: str, table: str) -> Document:
         body = _body()
+        if set(body) != {"schema"}:
+            raise BadRequest("a table's schema can be patched here, and nothing else")
+        self._tables.patch_schema(f"{project}.{dataset}.{table}", body["schema"])
+        return self.get_table(project, dataset, table)
 
-        def serve() -> dict[str, Any]:
-            if "schema" in body:
-                self._tables.set_schema(f"{project}.{dataset}.{table}", body["schema"])
-            return self._table(project, dataset, table)
+    def delete_table(self, project: str, dataset: str, table: str) -> Document:
+        self._tables.delete_table(f"{project}.{dataset}.{table}")
+        return {}
 
-        return self._serve("bigquery.tables.patch", f"{dataset}.{table}", serve)
-
-    def delete_table(self, project: str, dataset: str, table: str) -> Response:
-        def serve() -> dict[str, Any]:
-            self._tables.delete_table(f"{project}.{dataset}.{table}")
-            return {}
-
-        return self._serve("bigquery.tables.delete", f"{dataset}.{table}", serve)
-
-    def test_permissions(self, project: str, dataset: str, table: str) -> Response:
-        body = _body()
-
-        def serve() -> dict[str, Any]:
-            self._tables.table(f"{project}.{dataset}.{table}")
-            return {"permissions": body.get("permissions", [])}
-
-        return self._serve("bigquery.tables.testIamPermissions", f"{dataset}.{table}", serve)
+    def test_permissions(self, project: str, dataset: str, table: str) -> Document:
+        self._tables.table(f"{project}.{dataset}.{table}")
+        return {"permissions": _body().get("permissions", [])}
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def insert_all(self, project: str, dataset: str, table: str) -> Response:
-        raw = _raw_body()
-        if len(raw) > MAX_BODY:
-            return problem(413, "Request payload size exceeds the limit: 10485760 bytes.")
+    def insert_all(self, project: str, dataset: str, table: str) -> Document:
         body = _body()
+        found = self._tables.table(f"{project}.{dataset}.{table}", for_writing=True)
+        return insert_all(self._tables, found, body)
 
-        def serve() -> dict[str, Any]:
-            found = self._tables.table(f"{project}.{dataset}.{table}", for_writing=True)
-            return insert_all(self._tables, found, body)
-
-        return self._serve("bigquery.tabledata.insertAll", f"{dataset}.{table}", serve)
-
-    def list_rows(self, project: str, dataset: str, table: str) -> Response:
-        def serve() -> dict[str, Any]:
-            found = self._tables.table(f"{project}.{dataset}.{table}")
-            start = int(request.args.get("pageToken") or request.args.get("startIndex") or 0)
-            count = min(int(request.args.get("maxResults") or PAGE), PAGE)
-            total = self._tables.count(project, dataset, table)
-            page = self._tables.page(found, start, count)
-            document = {
-                "kind": "bigquery#tableDataList",
-                "totalRows": str(total),
-                "rows": _rows(found.fields, page),
-            }
-            if start + len(page) < total:
-                document["pageToken"] = str(start + len(page))
-            return document
-
-        return self._serve("bigquery.tabledata.list", f"{dataset}.{table}", serve)
+    def list_rows(self, project: str, dataset: str, table: str) -> Document:
+        found = self._tables.table(f"{project}.{dataset}.{table}")
+        wanted = _page(request.args)
+        rows = self._tables.page(found, wanted.start, wanted.count)
+        total = self._tables.count(project, dataset, table)
+        document = {
+            "kind": "bigquery#tableDataList",
+            "totalRows": str(total),
+            "rows": shown_rows(found.fields, rows, wanted.int64_timestamps),
+        }
+        if wanted.start + len(rows) < total:
+            document["pageToken"] = str(wanted.start + len(rows))
+        return document
 
     # --- queries ----------------------------------------------------------------------------------
 
-    def query(self, project: str) -> Response:
+    def query(self, project: str) -> Document:
         body = _body()
+        formats = {f"formatOptions.{k}": v for k, v in body.get("formatOptions", {}).items()}
+        return self._jobs.query(project, body, _page({**body, **formats}))
 
-        def serve() -> dict[str, Any]:
-            return self._result(project, self._run(project, body))
+    def query_results(self, project: str, job: str) -> Document:
+        return self._jobs.results(project, job, _page(request.args))
 
-        return self._serve("bigquery.jobs.query", project, serve)
+    def insert_job(self, project: str) -> Document:
+        return self._jobs.insert(project, _body())
 
-    def insert_job(self, project: str) -> Response:
-        body = _body()
-
-        def serve() -> dict[str, Any]:
-            wanted = body.get("jobReference", {}).get("jobId")
-            job = self._run(project, body["configuration"]["query"], wanted)
-            return self._job(project, job, body["configuration"])
-
-        return self._serve("bigquery.jobs.insert", project, serve)
-
-    def get_job(self, project: str, job: str) -> Response:
-        return self._serve(
-            "bigquery.jobs.get", project, lambda: self._job(project, job, {"query": {}})
-        )
-
-    def query_results(self, project: str, job: str) -> Response:
-        return self._serve(
-            "bigquery.jobs.getQueryResults", project, lambda: self._result(project, job)
-        )
-
-    def _run(self, project: str, body: dict[str, Any], wanted: str | None = None) -> str:
-        found = sql.run(self._tables, project, body["query"], body.get("queryParameters", []))
-        job = wanted or str(uuid.uuid4())
-        self._jobs[job] = found
-        while len(self._jobs) > 100:
-            self._jobs.pop(next(iter(self._jobs)))
-        return job
-
-    def _job(self, project: str, job: str, configuration: dict[str, Any]) -> dict[str, Any]:
-        if job not in self._jobs:
-            raise NotFound(f"Not found: Job {job}")
-        return {
-            "kind": "bigquery#job",
-            "jobReference": {"projectId": project, "jobId": job, "location": "US"},
-            "configuration": {"jobType": "QUERY", **configuration},
-            "status": {"state": "DONE"},
-            "statistics": {"query": {"statementType": "SELECT"}},
-        }
-
-    def _result(self, project: str, job: str) -> dict[str, Any]:
-        if job not in self._jobs:
-            raise NotFound(f"Not found: Job {job}")
-        fields, rows = self._jobs[job]
-        return {
-            "kind": "bigquery#queryResponse",
-            "jobReference": {"projectId": project, "jobId": job, "location": "US"},
-            "jobComplete": True,
-            "schema": {"fields": [field._asdict() for field in fields]},
-            "totalRows": str(len(rows)),
-            "rows": _rows(fields, rows),
-        }
-
-
-def _rows(fields: list[Field], rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    return [
-        {"f": [{"v": shown(field, value)} for field, value in zip(fields, row, strict=True)]}
-        for row in rows
-    ]
+    def get_job(self, project: str, job: str) -> Document:
+        return self._jobs.get(project, job)
 
 
 def _reference(id_: str) -> dict[str, str]:
@@ -345,19 +265,39 @@ def _reference(id_: str) -> dict[str, str]:
     return {"projectId": project, "datasetId": dataset, "tableId": table}
 
 
-def _raw_body() -> bytes:
+def _name(name: str) -> str:
+    """A dataset's or table's name. Raises ValueError for one with a dot or the like in it."""
+    if not name or not name.replace("_", "").replace("-", "").isalnum():
+        raise ValueError(f"Invalid ID {name!r}: letters, digits, - and _ are allowed")
+    return name
+
+
+def _page(wanted: Any) -> Page:
+    """Raises ValueError for what is no number."""
+    start = int(wanted.get("pageToken") or wanted.get("startIndex") or 0)
+    count = wanted.get("maxResults")
+    int64 = str(wanted.get("formatOptions.useInt64Timestamp", "")).lower() == "true"
+    return Page(start, PAGE if count is None else min(int(count), PAGE), int64)
+
+
+def _body() -> Document:
+    """The request's JSON object. Raises ValueError, BadRequest, HTTPException (too large)."""
     raw = request.get_data()
-    return gzip.decompress(raw) if request.headers.get("Content-Encoding") == "gzip" else raw
-
-
-def _body() -> dict[str, Any]:
-    from orjson import loads
-
-    raw = _raw_body()
-    document: dict[str, Any] = loads(raw) if raw else {}
+    if request.headers.get("Content-Encoding", "").lower() == "gzip":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadRequest(f"the body is not gzip: {error}") from None
+    if len(raw) > MAX_BODY:
+        raise BadRequest(f"Request payload size exceeds the limit: {MAX_BODY} bytes.")
+    document = loads(raw)
+    if not isinstance(document, dict):
+        raise BadRequest("the body is not a JSON object")
     return document
 
 
-def _failed(fault: Fault) -> Response:
-    status = int(fault.status or 503)
-    return problem(status, fault.message, fault.reason)
+def _body_or_nothing() -> Document:
+    try:
+        return _body()
+    except (ValueError, BadRequest):
+        return {}

@@ -3,115 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from google.cloud.bigquery_storage_v1 import types
-from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import any_pb2
 from google.rpc import code_pb2
 
 from localgcp import grpc_faults
 from localgcp.faults import Faults
-from localgcp.schema import Misfit, check_stored
 from localgcp.tables import NotFound, OffsetError, StreamOver, Table, Tables
+from localgcp.write_rows import Refused, Stored, Writer
 
 SERVICE = "google.cloud.bigquery.storage.v1.BigQueryWrite"
 MAX_REQUEST = 20_000_000
-# Calls that hang by a fault keep a worker each.
-WORKERS = 32
+# Every connection keeps a worker, and so does a call that hangs by a fault.
+WORKERS = 64
 
 _Codes = types.StorageError.StorageErrorCode
 _Request, _Response = types.AppendRowsRequest.pb(), types.AppendRowsResponse.pb()
 _StorageError = types.StorageError.pb()
 _Stream = types.WriteStream.pb()
-_RowError = types.RowError.pb()
-_Proto = descriptor_pb2.FieldDescriptorProto
-_STRINGS = frozenset({_Proto.TYPE_STRING})
-_FITS = {
-    "STRING": _STRINGS,
-    "JSON": _STRINGS,
-    "DATE": frozenset({_Proto.TYPE_INT32, _Proto.TYPE_INT64}),
-    "BYTES": frozenset({_Proto.TYPE_BYTES}),
-    "FLOAT": frozenset({_Proto.TYPE_DOUBLE, _Proto.TYPE_FLOAT}),
-    "BOOLEAN": frozenset({_Proto.TYPE_BOOL}),
-    "INTEGER": frozenset({_Proto.TYPE_INT64, _Proto.TYPE_INT32, _Proto.TYPE_UINT32}),
-    "TIMESTAMP": frozenset({_Proto.TYPE_INT64}),
-}
-
-
-class Refused(Exception):
-    """An answer that is no success: a google.rpc code, and a StorageError code if it has one."""
-
-    def __init__(self, code: int, message: str, storage: int = 0, rows: tuple[Any, ...] = ()):
-        super().__init__(message)
-        self.code, self.storage, self.rows = code, storage, rows
-
-
-class Writer:
-    """One connection's writer schema, made into a message class."""
-
-    def __init__(self, descriptor: Any, table: Table) -> None:
-        self.descriptor = descriptor
-        self.columns_of = table.fields
-        self._columns = {field.name.lower(): field for field in table.fields}
-        self._require_fit()
-        file = descriptor_pb2.FileDescriptorProto(name="w.proto", package="w", syntax="proto2")
-        file.message_type.add().CopyFrom(descriptor)
-        pool = descriptor_pool.DescriptorPool()
-        pool.Add(file)
-        self._row = message_factory.GetMessageClass(
-            pool.FindMessageTypeByName(f"w.{descriptor.name}")
-        )
-        written = {item.name.lower(): item.name for item in descriptor.field}
-        self._order = [(field, written.get(field.name.lower())) for field in table.fields]
-
-    def _require_fit(self) -> None:
-        for item in self.descriptor.field:
-            column = self._columns.get(item.name.lower())
-            if column is None:
-                raise Refused(
-                    code_pb2.INVALID_ARGUMENT,
-                    f"Input schema has more fields than BigQuery schema, extra fields: {item.name}",
-                    _Codes.SCHEMA_MISMATCH_EXTRA_FIELDS,
-                )
-            if item.type not in _FITS[column.type]:
-                raise Refused(
-                    code_pb2.INVALID_ARGUMENT,
-                    f"The proto field mismatched with BigQuery field at {item.name}",
-                )
-
-    def rows(self, table: Table, serialized: Any) -> list[tuple[Any, ...]]:
-        """All rows in stored form, or Refused with each bad one named."""
-        rows, errors = [], []
-        for index, data in enumerate(serialized):
-            try:
-                row = self._stored(data)
-                if table.refused and (why := table.refuses(self._named(row))):
-                    raise Misfit(why)
-                rows.append(row)
-            except Misfit as error:
-                errors.append(
-                    _RowError(index=index, code=_RowError.FIELDS_ERROR, message=str(error))
-                )
-        if errors:
-            message = "Errors found while processing rows. Please refer to the row_errors field"
-            raise Refused(code_pb2.INVALID_ARGUMENT, message, rows=tuple(errors))
-        return rows
-
-    def _stored(self, data: bytes) -> tuple[Any, ...]:
-        try:
-            row = self._row.FromString(data)
-        except Exception as error:  # noqa: BLE001 - whatever protobuf says of foreign bytes
-            raise Misfit(f"not a row of the writer schema: {error}") from None
-        return tuple(
-            check_stored(field, getattr(row, name) if name and row.HasField(name) else None)
-            for field, name in self._order
-        )
-
-    def _named(self, row: tuple[Any, ...]) -> dict[str, Any]:
-        return {field.name: value for (field, _), value in zip(self._order, row, strict=True)}
+_View = types.WriteStreamView
+_Schema = types.TableSchema.pb()
+_Column = types.TableFieldSchema.pb()
+_COLUMN_TYPES = {"FLOAT": _Column.DOUBLE, "INTEGER": _Column.INT64, "BOOLEAN": _Column.BOOL}
 
 
 class StorageWriteServer:
@@ -125,7 +43,8 @@ class StorageWriteServer:
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="storage-write"),
             options=[
-                ("grpc.max_receive_message_length", MAX_REQUEST + 1024),
+                # More than is allowed, so that too much is refused in words.
+                ("grpc.max_receive_message_length", 2 * MAX_REQUEST),
                 ("grpc.so_reuseport", 0),
             ],
         )
@@ -136,6 +55,7 @@ class StorageWriteServer:
         self._server.start()
 
     def stop(self) -> None:
+        """Close every connection; returns when nothing is served any more."""
         self._server.stop(0).wait()
 
     def __enter__(self) -> StorageWriteServer:
@@ -167,31 +87,42 @@ class StorageWriteServer:
 
     # --- unary calls ------------------------------------------------------------------------------
 
-    def _unary(self, call: str, subject: str, context: Any, serve: Any) -> Any:
-        try:
-            return grpc_faults.apply(self._faults, call, subject, context, serve)
-        except NotFound as error:
-            context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+    def _unary(self, call: str, subject: str, context: Any, serve: Callable[[], Any]) -> Any:
+        def refused_or_served() -> Any:
+            try:
+                return serve()
+            except NotFound as error:
+                return context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+            except ValueError as error:
+                return context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+        return grpc_faults.apply(self._faults, call, subject, context, refused_or_served)
 
     def _create(self, request: Any, context: Any) -> Any:
         def serve() -> Any:
             kind = request.write_stream.type_
             if kind != _Stream.COMMITTED:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "only COMMITTED is served here")
-            name = self._tables.create_stream(table_id(request.parent))
-            return _Stream(name=name, type_=kind)
+                raise ValueError("write streams other than COMMITTED are not supported here")
+            id_ = table_id(request.parent)
+            table = self._tables.table(id_, for_writing=True)
+            return _stream(self._tables.create_stream(id_), table)
 
         return self._unary("storage.CreateWriteStream", request.parent, context, serve)
 
     def _get(self, request: Any, context: Any) -> Any:
         def serve() -> Any:
-            self._tables.stream(request.name)
-            return _Stream(name=request.name, type_=_Stream.COMMITTED)
+            table = self._tables.table(self._table_id_of(request.name))
+            return _stream(request.name, table if request.view == _View.FULL else None)
 
         return self._unary("storage.GetWriteStream", request.name, context, serve)
 
+    def _table_id_of(self, stream: str) -> str:
+        return _default_table(stream) or self._tables.stream(stream)[0]
+
     def _finalize(self, request: Any, context: Any) -> Any:
         def serve() -> Any:
+            if _default_table(request.name):
+                raise ValueError("the default stream cannot be finalized")
             rows = self._tables.finalize(request.name)
             return types.FinalizeWriteStreamResponse.pb()(row_count=rows)
 
@@ -200,61 +131,82 @@ class StorageWriteServer:
     # --- appends ----------------------------------------------------------------------------------
 
     def _append_rows(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        stream = ""
-        writer: Writer | None = None
+        connection = _Connection(self._tables)
         for request in requests:
-            stream = request.write_stream or stream
-            if not stream:
+            connection.turn_to(request)
+            if not connection.stream:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "write_stream is not set")
-            taken = self._faults.take("storage.AppendRows", stream)
-            if taken is not None and taken[1].kind == "delay":
-                time.sleep(taken[1].seconds)
-                taken = None
-            if taken is not None and taken[1].kind != "answer_lost":
-                if taken[1].kind == "close_stream":
-                    return
-                if taken[1].kind == "hang":
-                    grpc_faults.hang(self._faults, taken[0], context)
-                grpc_faults.refuse(context, taken[1])
-            try:
-                writer, answer = self._append(stream, writer, request)
-            except Refused as refused:
-                answer = _refusal(stream, refused)
-            if taken is not None:
-                grpc_faults.refuse(context, taken[1])
+            taken = self._faults.take("storage.AppendRows", connection.stream)
+            if taken is None:
+                yield connection.answer(request)
+                continue
+            number, fault = taken
+            if fault.kind == "close_stream":
+                return
+            if fault.kind == "hang":
+                grpc_faults.hang(self._faults, number, context)
+            elif fault.kind == "delay":
+                time.sleep(fault.seconds)
+            if fault.kind in ("delay", "answer_lost"):
+                answer = connection.answer(request)
+            if fault.kind != "delay":
+                grpc_faults.refuse(context, fault)
             yield answer
 
-    def _append(self, stream: str, writer: Writer | None, request: Any) -> tuple[Writer, Any]:
-        table = self._table_of(stream)
-        if request.ByteSize() > MAX_REQUEST:
-            raise Refused(code_pb2.INVALID_ARGUMENT, "the request is larger than 20 MB")
-        if request.proto_rows.HasField("writer_schema"):
-            writer = Writer(request.proto_rows.writer_schema.proto_descriptor, table)
-        if writer is None:
-            raise Refused(code_pb2.INVALID_ARGUMENT, "the first request has no writer schema")
-        if writer.columns_of is not table.fields:
-            writer = Writer(writer.descriptor, table)
-        offset = request.offset.value if request.HasField("offset") else None
-        self._require_place(stream, offset)
-        rows = writer.rows(table, request.proto_rows.rows.serialized_rows)
-        at = self._write(stream, table, offset, rows)
-        answer = _Response(write_stream=stream)
-        if at is None:
-            answer.append_result.SetInParent()
-        else:
-            answer.append_result.offset.value = at
-        return writer, answer
 
-    def _table_of(self, stream: str) -> Table:
-        parent, _, name = stream.partition("/streams/")
+class _Connection:
+    """What one AppendRows call remembers: its stream, its writer's schema, and the table's
+    schema as the writer last heard of it."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.stream = ""
+        self._tables = tables
+        self._writer: Writer | None = None
+        self._told: list[Any] | None = None
+
+    def turn_to(self, request: Any) -> None:
+        """Later requests may omit the stream: it stays the same."""
+        self.stream = request.write_stream or self.stream
+
+    def answer(self, request: Any) -> Any:
+        """Append, or say why not."""
         try:
-            if not name and not stream.endswith("/_default"):
-                raise NotFound(f"no such stream: {stream}")
-            if name in ("_default", ""):
-                return self._tables.table(
-                    table_id(parent.removesuffix("/_default")), for_writing=True
-                )
-            id_, _, _ = self._tables.stream(stream)
+            # One lock for schema, offset and rows, so that they speak of the same moment.
+            with self._tables.lock:
+                return self._append(request)
+        except Refused as refused:
+            return _refusal(self.stream, refused)
+
+    def _append(self, request: Any) -> Any:
+        table = self._table()
+        if request.ByteSize() >= MAX_REQUEST:
+            raise _invalid("AppendRows request too large: the limit is 20 MB")
+        writer = self._writer_for(request, table)
+        serialized = request.proto_rows.rows.serialized_rows
+        if not serialized:
+            raise _invalid("Rows must be specified")
+        offset = request.offset.value if request.HasField("offset") else None
+        self._require_place(offset)
+        answer = _Response(write_stream=self.stream)
+        self._write(table, offset, writer.rows(serialized), answer.append_result)
+        if self._told is not table.fields:
+            answer.updated_schema.CopyFrom(_schema(table))
+            self._told = table.fields
+        return answer
+
+    def _writer_for(self, request: Any, table: Table) -> Writer:
+        if request.proto_rows.HasField("writer_schema"):
+            self._writer = Writer(request.proto_rows.writer_schema.proto_descriptor, table)
+            self._told = table.fields
+        elif self._writer is None or self._writer.table is not table:
+            raise _invalid("a writer schema must come with the first request for a table")
+        elif self._writer.fields is not table.fields:
+            self._writer = Writer(self._writer.descriptor, table)
+        return self._writer
+
+    def _table(self) -> Table:
+        try:
+            id_ = _default_table(self.stream) or self._tables.stream(self.stream)[0]
         except NotFound as error:
             raise Refused(code_pb2.NOT_FOUND, str(error), _Codes.STREAM_NOT_FOUND) from None
         try:
@@ -262,30 +214,29 @@ class StorageWriteServer:
         except NotFound as error:
             raise Refused(code_pb2.NOT_FOUND, str(error), _Codes.TABLE_NOT_FOUND) from None
 
-    def _require_place(self, stream: str, offset: int | None) -> None:
-        """The service looks at the offset before it looks at the rows."""
-        if _is_default(stream):
+    def _require_place(self, offset: int | None) -> None:
+        """Before the rows are looked at: a repetition is told by its offset, whatever it holds."""
+        if _default_table(self.stream):
             if offset is not None:
-                raise Refused(code_pb2.INVALID_ARGUMENT, "the default stream takes no offsets")
+                raise _invalid("the default stream takes no offsets")
             return
-        _, end, finalized = self._tables.stream(stream)
-        if finalized:
-            raise _over(stream)
-        if offset is not None and offset != end:
-            raise _misplaced(offset, end)
-
-    def _write(
-        self, stream: str, table: Table, offset: int | None, rows: list[tuple[Any, ...]]
-    ) -> int | None:
-        if _is_default(stream):
-            self._tables.append(table, rows)
-            return None
         try:
-            return self._tables.append_at(stream, table, offset, rows)
+            self._tables.require_end(self.stream, offset)
         except StreamOver:
-            raise _over(stream) from None
+            raise _over(self.stream) from None
         except OffsetError as error:
             raise _misplaced(error.offset, error.end) from None
+
+    def _write(self, table: Table, offset: int | None, rows: list[Stored], result: Any) -> None:
+        result.SetInParent()
+        if _default_table(self.stream):
+            self._tables.append(table, rows)
+        else:
+            # Cannot be elsewhere than at its end: the lock is held since `_require_place`.
+            result.offset.value = self._tables.append_at(self.stream, table, offset, rows)
+
+
+# --- names and resources --------------------------------------------------------------------------
 
 
 def table_id(parent: str) -> str:
@@ -296,8 +247,38 @@ def table_id(parent: str) -> str:
     return ".".join(parts[1::2])
 
 
-def _is_default(stream: str) -> bool:
-    return stream.endswith("/_default")
+def _default_table(stream: str) -> str:
+    """The id of the table whose default stream this is; "" for another stream."""
+    for ending in ("/streams/_default", "/_default"):
+        if stream.endswith(ending):
+            return table_id(stream.removesuffix(ending))
+    return ""
+
+
+def _stream(name: str, table: Table | None) -> Any:
+    stream = _Stream(name=name, type_=_Stream.COMMITTED, write_mode=_Stream.INSERT)
+    if table is not None:
+        stream.table_schema.CopyFrom(_schema(table))
+    return stream
+
+
+def _schema(table: Table) -> Any:
+    columns = [
+        _Column(
+            name=field.name,
+            type_=_COLUMN_TYPES.get(field.type) or _Column.Type.Value(field.type),
+            mode=_Column.Mode.Value(field.mode),
+        )
+        for field in table.fields
+    ]
+    return _Schema(fields=columns)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(code_pb2.INVALID_ARGUMENT, message)
 
 
 def _over(stream: str) -> Refused:

@@ -1,20 +1,23 @@
-"""BigQuery's SQL over the local tables: a SELECT is transpiled for SQLite.
-
-Enough for what is asked of a table of readings (filters, counts, groups, parameters); what
-SQLite does not know is refused in its words.
-"""
+"""BigQuery's SQL over the local tables: a SELECT is checked and typed as BigQuery's, then
+transpiled for SQLite. Whatever is not served is refused in words."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import Any
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.errors import ErrorLevel, SqlglotError
+from sqlglot.optimizer.annotate_types import annotate_types
+from sqlglot.optimizer.qualify import qualify
 
-from localgcp.schema import Field, from_json
-from localgcp.tables import Tables
+from localgcp.schema import Field, Misfit, canonical_type, from_json
+from localgcp.sql_rewrite import Unserved, kind_of, rewrite
+from localgcp.tables import QueryError, Table, Tables
+
+Rows = list[tuple[Any, ...]]
+_GOOGLE_SQL = {"FLOAT": "FLOAT64", "INTEGER": "INT64", "BOOLEAN": "BOOL"}
 
 
 class InvalidQuery(Exception):
@@ -23,79 +26,128 @@ class InvalidQuery(Exception):
 
 def run(
     tables: Tables, project: str, query: str, parameters: list[dict[str, Any]]
-) -> tuple[list[Field], list[tuple[Any, ...]]]:
+) -> tuple[list[Field], Rows]:
     """The answer's columns and rows. Raises InvalidQuery, NotFound (a table)."""
+    tree = _parsed(query)
     try:
-        tree = sqlglot.parse_one(query, dialect="bigquery")
-    except sqlglot.errors.ParseError as error:
+        with tables.lock:
+            return _run(tables, project, tree, parameters)
+    except SqlglotError as error:
+        raise InvalidQuery(f"not understood: {error}") from None
+    except (Unserved, Misfit, QueryError) as error:
         raise InvalidQuery(str(error)) from None
-    if not isinstance(tree, exp.Select | exp.Union):
-        raise InvalidQuery("only SELECT is served here")
-    known = _name_tables(tables, project, tree)
-    tree = tree.transform(_for_sqlite)
-    values = {f"p_{item['name']}": _value(item) for item in parameters}
+
+
+def _run(
+    tables: Tables, project: str, tree: Any, parameters: list[dict[str, Any]]
+) -> tuple[list[Field], Rows]:
+    named = {str(item.get("name") or "").lower(): item for item in parameters}
+    _require_parameters(tree, named)
+    names = _names(tree)
+    schema = _localize(tables, project, tree)
+    typed: Any = qualify(tree, schema=schema, dialect="bigquery")
+    typed = annotate_types(typed, schema=schema, dialect="bigquery")
+    kinds = [kind_of(item) for item in typed.selects]
+    names = names or [str(item.alias_or_name) for item in typed.selects]
+    local = rewrite(typed, {name: _kind(item) for name, item in named.items()})
+    sql = local.sql(dialect="sqlite", unsupported_level=ErrorLevel.RAISE)
+    rows = tables.select(sql, {f"p_{name}": _value(item) for name, item in named.items()})
+    return _columns(names, kinds, rows), rows
+
+
+def _parsed(query: str) -> exp.Query:
     try:
-        names, rows = tables.select(tree.sql(dialect="sqlite"), values)
-    except (sqlite3.Error, IndexError) as error:
-        raise InvalidQuery(f"{error} in: {tree.sql(dialect='sqlite')}") from None
-    return [_column(name, index, rows, known) for index, name in enumerate(names)], rows
+        statements = sqlglot.parse(query, dialect="bigquery")
+    except SqlglotError as error:
+        raise InvalidQuery(f"Syntax error: {error}") from None
+    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
+        raise InvalidQuery("one SELECT statement is served here, and nothing else")
+    return statements[0]
 
 
-def _name_tables(tables: Tables, project: str, tree: exp.Expression) -> dict[str, Field]:
-    known: dict[str, Field] = {}
+# --- tables and names -----------------------------------------------------------------------------
+
+
+def _localize(tables: Tables, project: str, tree: exp.Expression) -> dict[str, object]:
+    """Put SQLite's names of the tables into the tree; answers the schema under these names."""
+    defined = {cte.alias for cte in tree.find_all(exp.CTE)}
+    schema: dict[str, object] = {}
     for node in list(tree.find_all(exp.Table)):
-        parts = [part.name for part in node.parts]
-        id_ = (
-            ".".join(parts) if len(".".join(parts).split(".")) == 3 else ".".join([project, *parts])
-        )
-        table = tables.table(id_)
-        known.update({field.name: field for field in table.fields})
-        alias = node.args.get("alias")
-        node.replace(exp.Table(this=exp.to_identifier(table.rows), alias=alias))
-    return known
+        path = ".".join(part.name for part in node.parts).split(".")
+        if len(path) == 1 and path[0] in defined:
+            continue
+        table = _table(tables, project, path)
+        if not node.alias:
+            node.set("alias", exp.TableAlias(this=exp.to_identifier(path[-1], quoted=True)))
+        node.set("this", exp.to_identifier(table.rows))
+        node.set("db", None)
+        node.set("catalog", None)
+        schema[table.rows] = {
+            field.name.lower(): _GOOGLE_SQL.get(field.type, field.type) for field in table.fields
+        }
+    return schema
 
 
-def _for_sqlite(node: exp.Expression) -> exp.Expression:
-    if isinstance(node, exp.In) and node.args.get("unnest") is not None:
-        inner = node.args["unnest"].expressions[0].transform(_for_sqlite)
-        items = sqlglot.parse_one("SELECT value FROM JSON_EACH(x)", dialect="sqlite")
-        items.find(exp.Column, bfs=False)
-        listing = f"(SELECT value FROM json_each({inner.sql(dialect='sqlite')}))"
-        return exp.In(
-            this=node.this.transform(_for_sqlite), query=exp.Literal(this=listing, is_string=False)
-        )
-    if isinstance(node, exp.Parameter):
-        return exp.Placeholder(this=f"p_{node.name}")
-    if isinstance(node, exp.Date) and len(node.expressions) == 0 and node.this is not None:
-        inner = node.this.transform(_for_sqlite).sql(dialect="sqlite")
-        return _verbatim(f"strftime('%Y-%m-%d', {inner} / 1000000, 'unixepoch')")
-    return node
+def _table(tables: Tables, project: str, path: list[str]) -> Table:
+    if len(path) == 2:
+        path = [project, *path]
+    if len(path) != 3:
+        name = ".".join(path)
+        raise InvalidQuery(f'Table "{name}" must be qualified with a dataset (dataset.table)')
+    return tables.table(".".join(path))
 
 
-def _verbatim(text: str) -> exp.Expression:
-    """SQLite's own text in the tree: a numeric literal is written as it stands."""
-    return exp.Literal(this=text, is_string=False)
+def _names(tree: Any) -> list[str]:
+    """The columns' names as BigQuery gives them; empty with a star, which only the schema
+    resolves."""
+    names: list[str] = []
+    unnamed = 0
+    for item in tree.selects:
+        if item.is_star and not isinstance(item, exp.Count):
+            return []
+        name = str(item.alias_or_name) if isinstance(item, exp.Alias | exp.Column) else ""
+        if not name:
+            name, unnamed = f"f{unnamed}_", unnamed + 1
+        names.append(name)
+    return names
+
+
+def _columns(names: list[str], kinds: list[str], rows: Rows) -> list[Field]:
+    return [
+        Field(name, kind or _sampled(index, rows), "NULLABLE")
+        for index, (name, kind) in enumerate(zip(names, kinds, strict=True))
+    ]
+
+
+def _sampled(index: int, rows: Rows) -> str:
+    sample = next((row[index] for row in rows if row[index] is not None), "")
+    return {int: "INTEGER", float: "FLOAT", bytes: "BYTES"}.get(type(sample), "STRING")
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def _require_parameters(tree: exp.Expression, named: dict[str, Any]) -> None:
+    if tree.find(exp.Placeholder) is not None or "" in named:
+        raise InvalidQuery("positional parameters are not served here: name them (@name)")
+    for node in tree.find_all(exp.Parameter):
+        if node.name.lower() not in named:
+            raise InvalidQuery(f"Query parameter '{node.name}' not found")
+
+
+def _kind(parameter: dict[str, Any]) -> str:
+    kind = parameter["parameterType"]
+    return canonical_type(kind["arrayType"]["type"] if kind["type"] == "ARRAY" else kind["type"])
 
 
 def _value(parameter: dict[str, Any]) -> Any:
-    kind = parameter["parameterType"]
+    field = Field(str(parameter["name"]), _kind(parameter), "NULLABLE")
+    if field.type in ("STRUCT", "NUMERIC", "BIGNUMERIC", "DATETIME", "TIME", "GEOGRAPHY"):
+        raise InvalidQuery(f"parameter {field.name}: {field.type} is not served here")
     value = parameter["parameterValue"]
-    if kind["type"] == "ARRAY":
-        return json.dumps([item.get("value") for item in value.get("arrayValues", [])])
-    raw = value.get("value")
-    if raw is None:
-        return None
-    name = {"FLOAT64": "FLOAT", "INT64": "INTEGER", "BOOL": "BOOLEAN"}.get(
-        kind["type"], kind["type"]
-    )
-    return from_json(Field(parameter["name"], name, "NULLABLE"), raw)
-
-
-def _column(name: str, index: int, rows: list[tuple[Any, ...]], known: dict[str, Field]) -> Field:
-    if name in known:
-        return Field(name, known[name].type, "NULLABLE")
-    sample = next((row[index] for row in rows if row[index] is not None), None)
-    kind = (
-        "INTEGER" if isinstance(sample, int) else "FLOAT" if isinstance(sample, float) else "STRING"
-    )
-    return Field(name, kind, "NULLABLE")
+    if parameter["parameterType"]["type"] != "ARRAY":
+        return from_json(field, value.get("value"))
+    if field.type == "BYTES":
+        raise InvalidQuery(f"parameter {field.name}: ARRAY<BYTES> is not served here")
+    items = value.get("arrayValues") or []
+    return json.dumps([from_json(field, item.get("value")) for item in items])

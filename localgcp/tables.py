@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from localgcp.schema import SQL_TYPES, Field, parse
+from localgcp.schema import SQL_TYPES, Field, Misfit, parse
+from localgcp.sql_functions import SqlFunctions
 
 DEDUPE_SECONDS = 60.0
 
@@ -30,8 +31,24 @@ class AlreadyExists(Exception):
     """There is one of that name."""
 
 
+class NotEmpty(Exception):
+    """The dataset has tables."""
+
+
 class StreamOver(Exception):
     """The stream was finalized."""
+
+
+class OffsetError(Exception):
+    """An append elsewhere than at the stream's end."""
+
+    def __init__(self, offset: int, end: int) -> None:
+        super().__init__(f"offset {offset}, but the stream ends at {end}")
+        self.offset, self.end = offset, end
+
+
+class QueryError(Exception):
+    """A SELECT that SQLite refuses or that fails on a value."""
 
 
 @dataclass
@@ -46,11 +63,14 @@ class Table:
     hidden_until: float = 0.0
     insert_ids: dict[str, float] = field(default_factory=dict)
 
-    def refuses(self, row: dict[str, Any]) -> str | None:
+    def require_taken(self, stored: tuple[Any, ...]) -> None:
+        """Raises Misfit for a row, in stored form, that `Tables.refuse` spoke of."""
+        if not self.refused:
+            return
+        row = {field.name: value for field, value in zip(self.fields, stored, strict=True)}
         for column, value in self.refused:
             if row.get(column) == value:
-                return f"{column}: this value is refused"
-        return None
+                raise Misfit(f"{column}: this value is refused", column)
 
 
 class Tables:
@@ -69,6 +89,8 @@ class Tables:
             "CREATE TABLE IF NOT EXISTS _streams (name TEXT PRIMARY KEY, table_id TEXT,"
             " rows INTEGER, finalized INTEGER)"
         )
+        self._functions = SqlFunctions()
+        self._functions.register(self._db)
         self._numbers = itertools.count(time.time_ns())
         self._tables: dict[str, Table] = {}
         for id_, resource, rows in self._db.execute("SELECT * FROM _tables").fetchall():
@@ -103,17 +125,30 @@ class Tables:
         document: dict[str, Any] = json.loads(row[0])
         return document
 
-    def delete_dataset(self, id_: str) -> None:
-        self.dataset(id_)
-        with self._writing() as db:
-            db.execute("DELETE FROM _datasets WHERE id = ?", (id_,))
+    def datasets(self, project: str) -> list[str]:
+        """The project's datasets' ids, in order."""
+        with self.lock:
+            ids = [id_ for (id_,) in self._db.execute("SELECT id FROM _datasets ORDER BY id")]
+        return [id_ for id_ in ids if id_.rsplit(".", 1)[0] == project]
+
+    def delete_dataset(self, id_: str, with_tables: bool = False) -> None:
+        """Raises NotFound, NotEmpty."""
+        with self.lock:
+            self.dataset(id_)
+            inside = self.dataset_tables(id_)
+            if inside and not with_tables:
+                raise NotEmpty(f"Dataset {id_} is still in use")
+            for table in inside:
+                self.delete_table(table.id)
+            with self._writing() as db:
+                db.execute("DELETE FROM _datasets WHERE id = ?", (id_,))
 
     def create_table(self, id_: str, resource: dict[str, Any]) -> None:
-        """Raises NotFound (dataset), AlreadyExists, ValueError (a type that is not served)."""
+        """Raises NotFound (dataset), AlreadyExists, ValueError (columns that are not served)."""
         self.dataset(id_.rsplit(".", 1)[0])
         fields = parse(resource.get("schema", {}))
         rows = f"rows_{next(self._numbers)}"
-        columns = ", ".join(f'"{f.name}" {SQL_TYPES[f.type]}' for f in fields) or "_empty"
+        columns = ", ".join(f'"{f.name}" {SQL_TYPES[f.type]}' for f in fields)
         with self._writing() as db:
             if id_ in self._tables:
                 raise AlreadyExists(f"Already Exists: Table {id_}")
@@ -137,8 +172,18 @@ class Tables:
             db.execute("DELETE FROM _streams WHERE table_id = ?", (id_,))
             del self._tables[id_]
 
+    def patch_schema(self, id_: str, schema: dict[str, Any]) -> None:
+        """Add and remove columns. Raises NotFound, ValueError (a column of another type)."""
+        with self.lock:
+            types = {f.name: f.type for f in self.table(id_).fields}
+            for new in parse(schema):
+                if types.get(new.name, new.type) != new.type:
+                    raise ValueError(f"Field {new.name} has changed type")
+            self.set_schema(id_, schema)
+
     def set_schema(self, id_: str, schema: dict[str, Any]) -> None:
-        """Add and remove columns so that the table has these."""
+        """Let the table have these columns, as if it had been made with them. For tests: values
+        of a column that gets another type stay as they are."""
         table, fields = self.table(id_), parse(schema)
         before, after = {f.name for f in table.fields}, {f.name for f in fields}
         with self._writing() as db:
@@ -192,11 +237,14 @@ class Tables:
         with self.lock:
             return int(self._db.execute(f"SELECT count(*) FROM {found.rows}").fetchone()[0])
 
-    def select(self, sql: str, values: dict[str, Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Run SQLite's SQL over the row tables. Raises sqlite3.Error."""
+    def select(self, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Run SQLite's SQL over the row tables, with `SqlFunctions`. Raises QueryError."""
         with self.lock:
-            cursor = self._db.execute(sql, values)
-            return [column[0] for column in cursor.description], cursor.fetchall()
+            self._functions.problem = ""
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except (sqlite3.Error, OverflowError) as error:
+                raise QueryError(self._functions.problem or str(error)) from None
 
     def known_insert(self, table: Table, insert_id: str) -> bool:
         """Whether a row with this insertId came within the last minute. Under the lock."""
@@ -226,16 +274,22 @@ class Tables:
             raise NotFound(f"Requested entity was not found: stream {name}")
         return row[0], row[1], bool(row[2])
 
+    def require_end(self, stream: str, offset: int | None) -> int:
+        """Where the stream ends, which is `offset` unless that is None. Raises NotFound,
+        StreamOver, OffsetError."""
+        _, end, finalized = self.stream(stream)
+        if finalized:
+            raise StreamOver(stream)
+        if offset is not None and offset != end:
+            raise OffsetError(offset, end)
+        return end
+
     def append_at(
         self, stream: str, table: Table, offset: int | None, rows: Sequence[tuple[Any, ...]]
     ) -> int:
-        """Append where the stream ends; answers that offset. Raises OffsetError, StreamOver."""
+        """Append where the stream ends; answers that offset. Raises as `require_end`."""
         with self._writing() as db:
-            _, end, finalized = self.stream(stream)
-            if finalized:
-                raise StreamOver(stream)
-            if offset is not None and offset != end:
-                raise OffsetError(offset, end)
+            end = self.require_end(stream, offset)
             self._insert(db, table, rows)
             db.execute("UPDATE _streams SET rows = rows + ? WHERE name = ?", (len(rows), stream))
             return end
@@ -283,11 +337,3 @@ class Tables:
     def close(self) -> None:
         with self.lock:
             self._db.close()
-
-
-class OffsetError(Exception):
-    """An append elsewhere than at the stream's end."""
-
-    def __init__(self, offset: int, end: int) -> None:
-        super().__init__(f"offset {offset}, but the stream ends at {end}")
-        self.offset, self.end = offset, end

@@ -285,8 +285,8 @@ def test_a_right_that_is_missing_names_the_role_to_grant(site: Empty) -> None:
         Fault(call="bigquery.tables.get", status="403", message="denied", times=None)
     )
     found = results(site)
-    assert "roles/pubsub" in found["Pub/Sub"]["detail"]
-    assert "roles/bigquery" in found["BigQuery"]["detail"]
+    assert "roles/pubsub" in found["Pub/Sub"]["fix"]
+    assert "roles/bigquery" in found["BigQuery"]["fix"]
 
 
 def test_a_service_that_does_not_tell_of_rights_is_no_finding(site: Empty) -> None:
