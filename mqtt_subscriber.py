@@ -17,12 +17,13 @@ from bridge.settings import Settings
 def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
     """Run one daemon until it is stopped; answers the exit code. Blocks; main thread only.
     Raises FatalError for what keeps it from starting."""
-    from bridge import wiring
+    from bridge import announcement, wiring
     from bridge.journal import Journal
     from bridge.service import Service
     from bridge.web.app import create_app
     from bridge.web.server import HttpServer
 
+    announcement.announce(settings, wiring.destinations(settings))
     clock, random = SystemClock(), Random()
     journal = Journal(settings.journal_path, wiring.journal_limits(settings), clock)
     journal.open()

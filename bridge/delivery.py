@@ -128,11 +128,8 @@ class Delivery:
         intent = self._journal.append_intent(self.sink.name)
         if intent is None:
             return []
-        resume = self._journal.resume(self.sink.name)
-        beyond = {seq for progress in resume.lanes.values() for seq in progress.beyond}
-        if intent.seqs[0] <= resume.position or intent.seqs[0] in beyond:
-            return []
-        return self._journal.entries(intent.seqs)
+        position = self._journal.resume(self.sink.name).position
+        return self._journal.entries(seq for seq in intent.seqs if seq > position)
 
     def _round(self) -> float:
         """One round; answers how many seconds to sleep unless woken."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
-from bridge.errors import ContentRefused, SinkError
+from bridge.errors import ContentRefused, JournalDamaged, JournalError, SinkError
 from bridge.journal import Journal
 from bridge.journal.letters import DeadLetter
 from bridge.policy import RetryPolicy
@@ -39,13 +39,22 @@ class Forwarder:
         self._random = random
         self._stop = threading.Event()
         self._refused: set[int] = set()  # letters that the topic does not take, until a restart
-        self.waiting = True
 
     def stop(self) -> None:
         self._stop.set()
 
     def close(self) -> None:
         self._sink.close()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether letters are still to be published that the topic has not refused. Reads the
+        journal; where that cannot be read, there may be some."""
+        try:
+            found = self._journal.letters_waiting(1 + len(self._refused))
+        except JournalError:
+            return True
+        return any(letter.id not in self._refused for letter in found)
 
     def run(self) -> None:
         """Publish letters as they come, until `stop`. Raises JournalDamaged."""
@@ -54,28 +63,35 @@ class Forwarder:
             try:
                 sent = self._send_some()
                 attempts = 0
+            except JournalDamaged:
+                raise
             except SinkError as error:
                 attempts += 1
-                log.warning(
-                    "dead letters cannot be published, trying again",
-                    extra={"fields": {"reason": error.reason, "detail": error.detail}},
-                )
-                self._stop.wait(self._retry.delay(attempts, self._random))
+                self._try_again(attempts, error.reason, error.detail)
+                continue
+            except JournalError as error:
+                attempts += 1
+                self._try_again(attempts, "journal", str(error))
                 continue
             if not sent:
                 self._stop.wait(IDLE_SECONDS)
 
+    def _try_again(self, attempts: int, reason: str, detail: str) -> None:
+        log.warning(
+            "dead letters cannot be published, trying again",
+            extra={"fields": {"reason": reason, "detail": detail}},
+        )
+        self._stop.wait(self._retry.delay(attempts, self._random))
+
     def _send_some(self) -> int:
         waiting = self._journal.letters_waiting(LETTERS + len(self._refused))
         letters = _fitting([letter for letter in waiting if letter.id not in self._refused])
-        self.waiting = bool(letters)
         if not letters:
             return 0
         try:
             self._sink.publish(letters)
         except ContentRefused as error:
             if len(letters) > 1:
-                letters = letters[:1]
                 self._one_by_itself(letters[0])
             else:
                 self._give_up(letters[0], error)

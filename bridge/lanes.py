@@ -2,14 +2,17 @@
 
 A batch, once tried, stays what it is until there is a definite answer; a definite answer that
 did not take all of it frees the rest to be regrouped. An entry that the service refuses for good
-is first a suspect: only when a neighbour of it was accepted is it the entry's own fault (a dead
-letter). While nothing is accepted, the destination is at fault, and the lane is held.
+is first a suspect. Once a neighbour is accepted it is tried once more, for the destination may
+have been mended in between; refused again, or refused beside an accepted one, it is the entry's
+own fault (a dead letter). While nothing is accepted, the destination is at fault, and the lane is
+held.
 
 Pure state, no time of its own, no threads.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -20,7 +23,9 @@ from bridge.reading import Entry
 from bridge.sinks.base import Outcome
 
 LARGEST_CHUNK = 4096
-MAX_SUSPECTS = 3  # without any acceptance, before the lane is held; doubles with each attempt
+# Refusals in a row, without any acceptance, before the lane is held; one more with each attempt,
+# so that the good entries behind any number of bad ones are found in the end.
+MAX_REFUSALS = 3
 
 
 class Lane:
@@ -41,6 +46,8 @@ class Lane:
         self.spilled: int | None = None  # first entry that is only in the journal
         self._position = progress.position if progress else 0
         self._resolved = list(progress.beyond) if progress else []  # past the lane's position
+        self._refusals = 0  # answers in a row that accepted nothing and refused something for good
+        self._again: set[int] = set()  # suspects of which a neighbour was accepted since
         self._neighbour_accepted = False  # while looking for a culprit
 
     # --- what there is to do ----------------------------------------------------------------------
@@ -69,7 +76,8 @@ class Lane:
         if not self.batch:
             count = fitting(self.queue, policy)
             if self.chunk is not None:
-                count = min(count, self.chunk)
+                alone = self.queue[0].seq in self._again
+                count = 1 if alone else min(count, self.chunk)
             self.batch = [self.queue.popleft() for _ in range(count)]
         return self.batch
 
@@ -78,15 +86,17 @@ class Lane:
     def answered(self, outcome: Outcome, letters_allowed: bool) -> Settlement | None:
         """Take a definite answer in. Answers what there is to settle, if anything."""
         batch, self.batch = self.batch, []
-        accepted = frozenset(outcome.accepted)
-        if len(accepted) == len(batch):
-            settled = batch
-        else:
+        settled = batch
+        if len(outcome.accepted) < len(batch):
+            accepted = frozenset(outcome.accepted)
             settled = [entry for entry in batch if entry.seq in accepted]
             self._sort_out(batch, accepted, outcome)
-        if not settled:
-            return None
-        self._grow_chunk()
+        if settled:
+            self._refusals = 0
+            self._again.update(outcome.refused)
+            self._grow_chunk()
+        elif outcome.refused:
+            self._refusals += 1
         return self._settlement(settled, letters_allowed)
 
     def _sort_out(self, batch: list[Entry], accepted: frozenset[int], outcome: Outcome) -> None:
@@ -102,54 +112,84 @@ class Lane:
         if self.chunk is None:
             return
         self._neighbour_accepted = True
-        self.chunk = self.chunk * 2
+        self.chunk *= 2
         if self.chunk >= LARGEST_CHUNK:
             self._stop_looking()
-
-    def refused(self, detail: str, letters_allowed: bool) -> Settlement | None:
-        """Something in the batch is refused, nothing of it was applied, and the service did not
-        say what: halve it, down to the culprit. Answers what there is to settle, if anything."""
-        batch, self.batch = self.batch, []
-        if len(batch) > 1:
-            self.chunk = (len(batch) + 1) // 2
-            self._put_back(batch)
-            return None
-        self.suspects.append(Refused(batch[0], "refused", detail))
-        if not self._neighbour_accepted:
-            return None
-        # One acceptance speaks against one suspect only: the destination may change meanwhile.
-        self._neighbour_accepted = False
-        return self._settlement([], letters_allowed) if letters_allowed else None
 
     def _stop_looking(self) -> None:
         self.chunk = None
         self._neighbour_accepted = False
 
+    def refused(self, detail: str, letters_allowed: bool) -> Settlement | None:
+        """Something in the batch is refused, nothing of it was applied, and the service did not
+        say what: halve it, down to the culprit. Answers what there is to settle, if anything."""
+        batch, self.batch = self.batch, []
+        self.chunk = (len(batch) + 1) // 2
+        if len(batch) > 1:
+            self._put_back(batch)
+            return None
+        self._refusals += 1
+        self.suspects.append(Refused(batch[0], "refused", detail))
+        if self._neighbour_accepted:
+            # One acceptance speaks against one suspect only: the destination may change meanwhile.
+            self._neighbour_accepted = False
+            self._again.add(batch[0].seq)
+        return self._settlement([], letters_allowed)
+
     @property
     def nothing_accepted(self) -> bool:
-        """Whether there are suspects, and too many of them or nobody left to compare them with."""
-        bound = MAX_SUSPECTS * 2 ** min(self.attempts, 12)
+        """Whether there are suspects, and too many refusals in a row or nobody left to compare
+        them with."""
         return bool(self.suspects) and (
-            len(self.suspects) >= bound or not (self.queue or self.batch)
+            self._refusals >= MAX_REFUSALS + self.attempts or not (self.queue or self.batch)
         )
 
     def give_back_suspects(self) -> None:
         """Try the suspects again, together with what has come behind them."""
-        suspects, self.suspects = self.suspects, []
-        self._put_back([refused.entry for refused in suspects])
+        self._refusals = 0
         self._stop_looking()
+        self._try_again(self.suspects)
+        self.suspects = []
+
+    def has(self, seq: int) -> bool:
+        """Whether an entry is a suspect, or was resolved ahead of one that is not."""
+        index = bisect_left(self._resolved, seq)
+        if index < len(self._resolved) and self._resolved[index] == seq:
+            return True
+        return any(refused.entry.seq == seq for refused in self.suspects)
 
     def _put_back(self, entries: Iterable[Entry]) -> None:
         returned = list(entries)
         if returned:
             self.queue = deque(sorted([*returned, *self.queue]))
 
-    def _settlement(self, settled: Sequence[Entry], letters_allowed: bool) -> Settlement:
+    def _try_again(self, suspects: Iterable[Refused]) -> None:
+        self._put_back(refused.entry for refused in suspects)
+
+    def _settlement(self, settled: Sequence[Entry], letters_allowed: bool) -> Settlement | None:
         letters: list[Refused] = []
-        if letters_allowed:
-            letters, self.suspects = self.suspects, []
+        if self.suspects:
+            letters = self._convicted(settled, letters_allowed)
+        if not settled and not letters:
+            return None
         resolved = [entry.seq for entry in settled] + [letter.entry.seq for letter in letters]
+        if self._again:
+            self._again.difference_update(resolved)
         return Settlement(self.key, self._progress(resolved), settled, letters)
+
+    def _convicted(self, settled: Sequence[Entry], letters_allowed: bool) -> list[Refused]:
+        """The suspects that are dead letters now. What was accepted gives the others another try;
+        those for which there is no room stay."""
+        guilty = [suspect for suspect in self.suspects if suspect.entry.seq in self._again]
+        if settled and len(guilty) < len(self.suspects):
+            others = [s for s in self.suspects if s.entry.seq not in self._again]
+            self._again.update(suspect.entry.seq for suspect in others)
+            self._try_again(others)
+            self.suspects = guilty
+        if not letters_allowed:
+            return []
+        self.suspects = [s for s in self.suspects if s.entry.seq not in self._again]
+        return guilty
 
     def _progress(self, resolved: list[int]) -> LaneProgress:
         everything = sorted(self._resolved + resolved)

@@ -59,6 +59,7 @@ class Link:
     barrier_at: float = 0.0
     confirmed_seq: int = -1
     subscribe_at: float = 0.0
+    leaving: int | None = None  # the packet id that takes leave of a former filter
     first_at: float = 0.0  # when the oldest message in hand came
     waiting: list[Received] = field(default_factory=list)
     _bytes: int = 0

@@ -45,8 +45,8 @@ class Loader:
         """Begin with a batch whose fate is unknown: it is tried first, as it is."""
         if entries:
             lane = self._lane(self.lane_of(entries[0].reading))
-            lane.batch = entries
-            self._taken = {entry.seq for entry in entries}
+            lane.batch = [entry for entry in entries if not self._resolved(lane.key, entry.seq)]
+            self._taken = {entry.seq for entry in lane.batch}
 
     def forget_idle(self, lane: Lane) -> None:
         """Let go of a lane of which nothing is outstanding."""
@@ -140,7 +140,7 @@ class Loader:
             return True
         lane = self.lanes[key]
         assert lane.spilled is not None
-        if entry.seq < lane.spilled:
+        if entry.seq < lane.spilled or lane.has(entry.seq):
             return True
         if lane.size >= room:
             if not self.troubled(lane):

@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Protocol
 
 from bridge.clock import Clock
 from bridge.delivery import Delivery
-from bridge.errors import EXIT_FATAL, EXIT_OK, EXIT_UNSETTLED, FatalError
+from bridge.errors import EXIT_FATAL, EXIT_OK, EXIT_UNSETTLED, BridgeError, FatalError
 from bridge.forwarder import Forwarder
 from bridge.journal import Journal
+from bridge.reports import Reports
 from bridge.snapshot import Ledger, SinkState, State
 from bridge.subscriber import Subscriber
 from bridge.watch import Watch
@@ -27,10 +27,8 @@ from bridge.watch import Watch
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.2
+LOOK_SECONDS = 1.0
 LEAVE_SECONDS = 5.0
-SUMMARY_SECONDS = 60.0
-WARN_SHARE = 0.8
-GROWTH_SAMPLES = 60
 
 
 class Web(Protocol):
@@ -64,9 +62,8 @@ class Service:
         self._signals = 0
         self._failure: BaseException | None = None
         self._threads: dict[str, threading.Thread] = {}
-        self._second_at = self._summary_at = clock.monotonic()
-        self._growth: deque[tuple[float, int]] = deque(maxlen=GROWTH_SAMPLES)
-        self._summed = self._totals()
+        self._looked_at = clock.monotonic()
+        self._reports = Reports(journal, [delivery.sink.name for delivery in deliveries], clock)
 
     # --- the main thread --------------------------------------------------------------------------
 
@@ -78,10 +75,11 @@ class Service:
             self._start(f"delivery-{delivery.sink.name}", delivery.run)
         if self._forwarder is not None:
             self._start("dead-letters", self._forwarder.run)
+        self._start("reports", self._reports.run)
         self._start("subscriber", self._subscriber.run)
         while not self._signals and self._failure is None:
             self._sleep()
-            self._every_second()
+            self._look()
         code = self._shut_down()
         web.stop()
         return code
@@ -98,69 +96,38 @@ class Service:
             try:
                 target()
             except BaseException as error:  # noqa: BLE001 - the thread's top: ends the process
-                self._failure = self._failure or error
+                self._failed(error, name)
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         self._threads[name] = thread
         thread.start()
 
+    def _failed(self, error: BaseException, thread: str) -> None:
+        """Say it once, with the trace where nobody expected it; the first one ends the process."""
+        expected = isinstance(error, BridgeError)
+        log.critical(
+            str(error) if expected else f"{thread} has failed: {error!r}",
+            exc_info=None if expected else error,
+            extra={"every": True, "fields": {"thread": thread}},
+        )
+        self._failure = self._failure or error
+
     def _sleep(self) -> None:
         # Not an event: a signal handler may not take its lock.
         self._threads["subscriber"].join(ROUND_SECONDS)
 
-    def _every_second(self) -> None:
+    def _look(self) -> None:
+        """Nothing in here waits for the journal: a disk that hangs is what the watchdog is for."""
         now = self._clock.monotonic()
-        if now - self._second_at < 1.0:
+        if now - self._looked_at < LOOK_SECONDS:
             return
-        self._second_at = now
+        self._looked_at = now
         if self._subscriber.moving:
             self._watch.beat("the intake")
         if still := self._watch.look():
-            self._failure = FatalError(f"{still}: ending, to be started again on the same disk")
-        self._growth.append((now, self._journal.used_bytes))
-        self._warn_of_fullness()
-        if now - self._summary_at >= SUMMARY_SECONDS:
-            self._summary_at = now
-            self._sum_up()
-
-    def _warn_of_fullness(self) -> None:
-        share = self._journal.used_bytes / self._journal.ceiling_bytes
-        if share < WARN_SHARE:
-            return
-        sink, site = self._journal.fullest() or ("", "")
-        fields = {"percent": round(share * 100), "sink": sink, "site": site}
-        if self._journal.full:
-            log.error(
-                "the journal is full: no more messages are acknowledged, the broker keeps them. "
-                "Mend the sink that fills it, or raise JOURNAL_MAX_BYTES",
-                extra={"fields": fields},
+            self._failed(
+                FatalError(f"{still}: ending, to be started again on the same disk"), "watchdog"
             )
-        else:
-            log.warning(
-                "the journal fills up. Mend the sink that fills it, or raise JOURNAL_MAX_BYTES",
-                extra={"fields": fields},
-            )
-
-    def _sum_up(self) -> None:
-        before, self._summed = self._summed, self._totals()
-        fields = {name: self._summed[name] - before[name] for name in before}
-        pending = {
-            f"pending_{d.sink.name}": self._journal.pending(d.sink.name) for d in self._deliveries
-        }
-        log.info("last minute", extra={"fields": {**fields, **pending}})
-
-    def _totals(self) -> dict[str, int]:
-        sites = self._journal.sites().values()
-        totals = {
-            "received": sum(site.received for site in sites),
-            "accepted": sum(site.accepted for site in sites),
-            "duplicates": sum(site.duplicates for site in sites),
-            "rejected": sum(site.rejected for site in sites),
-        }
-        for delivery in self._deliveries:
-            name = delivery.sink.name
-            totals[f"settled_{name}"] = sum(site.sinks[name].settled for site in sites)
-        return totals
 
     # --- stopping ---------------------------------------------------------------------------------
 
@@ -171,8 +138,8 @@ class Service:
         self._subscriber.stop()
         self._wait_for("subscriber", LEAVE_SECONDS)
         self._drain()
-        left = self._unsettled()
         self._stop_delivery()
+        left = self._unsettled()
         if self._failure is not None and left:
             return self._fail(self._failure)
         self._journal.close()
@@ -186,13 +153,16 @@ class Service:
         return EXIT_OK
 
     def _fail(self, failure: BaseException) -> int:
-        code = failure.exit_code if isinstance(failure, FatalError) else EXIT_FATAL
-        known = isinstance(failure, FatalError)
-        log.critical(str(failure), exc_info=None if known else failure)
         self._subscriber.stop()
+        # Not here: what has failed may be the disk, on which all of this waits.
+        closing = threading.Thread(target=self._close_in_order, name="closing", daemon=True)
+        closing.start()
+        closing.join(LEAVE_SECONDS)
+        return failure.exit_code if isinstance(failure, FatalError) else EXIT_FATAL
+
+    def _close_in_order(self) -> None:
         self._stop_delivery()
         self._journal.close()
-        return code
 
     def _drain(self) -> None:
         deadline = self._clock.monotonic() + self._drain_seconds
@@ -212,6 +182,7 @@ class Service:
 
     def _stop_delivery(self) -> None:
         at_once = self._signals > 1 or self._failure is not None
+        self._reports.stop()
         for delivery in self._deliveries:
             delivery.stop()
         if self._forwarder is not None:
@@ -245,7 +216,7 @@ class Service:
             broker_dropped=subscriber.broker_dropped,
             rejected_by_reason=self._journal.rejected_by_reason(),
             journal_bytes=self._journal.used_bytes,
-            journal_seconds_until_full=self._seconds_until_full(),
+            journal_seconds_until_full=self._reports.seconds_until_full(),
             dedupe_window_seconds=self._journal.dedupe_window_seconds(),
             sinks=tuple(self._sink_states()),
         )
@@ -253,7 +224,13 @@ class Service:
     def _unready(self) -> str | None:
         if not self._subscriber.subscribed:
             return self._subscriber.problem or "not subscribed"
-        return "the journal is full" if self._journal.full else None
+        if self._journal.full:
+            return "the journal is full"
+        if self._subscriber.journal_problem:
+            return f"the journal takes nothing: {self._subscriber.journal_problem}"
+        if self._subscriber.choked:
+            return "refused messages without room hold up all others: make room for dead letters"
+        return None
 
     def _sink_states(self) -> Iterator[SinkState]:
         now = self._clock.now_us()
@@ -270,16 +247,6 @@ class Service:
                 batch_size=delivery.batch_sizes.counts(),
                 settle_latency_seconds=delivery.latencies.counts(),
             )
-
-    def _seconds_until_full(self) -> float:
-        samples = list(self._growth)
-        if len(samples) < 2:
-            return float("inf")
-        (first_at, first), (last_at, last) = samples[0], samples[-1]
-        if last <= first or last_at <= first_at:
-            return float("inf")
-        rate = (last - first) / (last_at - first_at)
-        return max(0.0, (self._journal.ceiling_bytes - last) / rate)
 
     def ledger(self) -> Ledger:
         return Ledger(self._journal.sites(), self._subscriber.taken)

@@ -51,6 +51,8 @@ DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
 BARRIER_TOPIC = "fcts-bridge/barrier"
 UNSUPPORTED_VERSION = 132
 SESSION_TAKEN_OVER = 142
+RETRY = RetryPolicy(initial=0.2, maximum=10.0)
+MANY_FAILURES = 3
 SILENT_ENDS = 3  # connections in a row that ended before the broker said anything
 
 
@@ -85,11 +87,14 @@ class Subscriber:
         self._clock = clock
         self._random = random
         self._password = password
-        self._retry = RetryPolicy(initial=0.2, maximum=10.0)
+        self._name = f"{settings.client_id} at {settings.mqtt_broker}"
+        self._filter = _filter(settings)
+        self._retry = RETRY
         self._stop = threading.Event()
         self._version = mqtt.MQTTv5
         self._client = self._make_client()
         self._link = Link(clock.monotonic(), RECEIVE_MAXIMUM)
+        self._failures = 0  # connections in a row that were refused or short
         self._silent_ends = 0
         self._knows_5 = self._refuses_5 = False
         self._retry_at = self._upkeep_at = 0.0
@@ -130,13 +135,12 @@ class Subscriber:
                 "only within what this bridge receives",
                 extra={"fields": {"group": self._settings.mqtt_shared_group}},
             )
-        failures = 0
         while not self._stop.is_set():
             if self._connect():
                 self._serve()
-            failures = 0 if self._ended_well() else failures + 1
-            if not self._stop.is_set() and failures:
-                self._pause(self._retry.delay(failures, self._random))
+            self._failures = 0 if self._ended_well() else self._failures + 1
+            if not self._stop.is_set() and self._failures:
+                self._pause(self._retry.delay(self._failures, self._random))
         self._leave()
 
     def _ended_well(self) -> bool:
@@ -192,7 +196,8 @@ class Subscriber:
     def _timeout(self) -> float:
         if not self._link.waiting or self._held_up:
             return POLL_SECONDS
-        return max(0.0, self._link.first_at + LINGER_SECONDS - self._clock.monotonic())
+        left = self._link.first_at + LINGER_SECONDS - self._clock.monotonic()
+        return min(max(0.0, left), POLL_SECONDS)
 
     def _read(self, timeout: float) -> None:
         """Read packets until the socket is empty, a batch is full or its time is over. While the
@@ -330,6 +335,8 @@ class Subscriber:
             self._link.barrier = Barrier(mid, self._link.done, seq)
 
     def _on_unsubscribe(self, _c: Any, _u: Any, mid: int, _codes: Any, _p: Any) -> None:
+        if mid == self._link.leaving:
+            self._remember()
         barrier = self._link.barrier
         if barrier is None or barrier.mid != mid:
             return
@@ -352,24 +359,26 @@ class Subscriber:
         self._subscribe()
 
     def _note_session(self, present: bool) -> None:
-        name = f"{self._settings.client_id} at {self._settings.mqtt_broker}"
-        known = self._session.known()
+        known, _, former = (self._session.known() or "").partition("\n")
         if not present:
             # Nothing that was acknowledged or not can come again.
             self._session.acknowledged(self._session.last_seq())
-            if known == name and self._settings.mqtt_session_expiry_seconds > 0:
+            if known == self._name and self._settings.mqtt_session_expiry_seconds > 0:
                 self.sessions_lost += 1
                 log.error(
                     "the broker has lost the session: messages that it had queued for the bridge "
                     "are gone. Look at the broker's persistence and session expiry",
                     extra={"fields": {"client_id": self._settings.client_id}},
                 )
-        if known != name:
-            self._remember(name)
+        if present and known == self._name and former not in ("", self._filter):
+            # The session would bring what the former filter fits for as long as it lives.
+            _, self._link.leaving = self._client.unsubscribe(former)
+        elif (known, former) != (self._name, self._filter):
+            self._remember()
 
-    def _remember(self, name: str) -> None:
+    def _remember(self) -> None:
         try:
-            self._session.remember(name)
+            self._session.remember(f"{self._name}\n{self._filter}")
         except JournalDamaged:
             raise
         except JournalError as error:  # remembered at the next connection
@@ -380,9 +389,7 @@ class Subscriber:
 
     def _subscribe(self) -> None:
         self._link.subscribe_at = self._clock.monotonic()
-        topic = self._settings.mqtt_topic
-        if self._settings.mqtt_shared_group:
-            topic = f"$share/{self._settings.mqtt_shared_group}/{topic}"
+        topic = self._filter
         if self._version == mqtt.MQTTv5:
             options = SubscribeOptions(qos=1, retainAsPublished=False, retainHandling=2)
             counters = SubscribeOptions(qos=0, retainHandling=0)
@@ -395,7 +402,7 @@ class Subscriber:
         if granted.is_failure or granted.value != 1:
             self.subscribed = False
             self._disturbed(
-                f"the broker refused the subscription to {self._settings.mqtt_topic} at QoS 1 "
+                f"the broker refused the subscription to {self._filter} at QoS 1 "
                 f"({granted}): let the bridge's user read it"
             )
             return
@@ -404,7 +411,7 @@ class Subscriber:
         self.problem = None
         log.info(
             "subscribed",
-            extra={"fields": {"topic": self._settings.mqtt_topic, "mqtt": self._version_name()}},
+            extra={"fields": {"topic": self._filter, "mqtt": self._version_name()}},
         )
 
     def _on_message(self, _c: Any, _u: Any, message: Any) -> None:
@@ -433,13 +440,22 @@ class Subscriber:
             return  # a refusal has said why already
         if self._link.planned_end:
             self.problem = "connecting anew"
-        elif code.value == SESSION_TAKEN_OVER:
+        elif code.value == SESSION_TAKEN_OVER or self._ends_again_and_again():
             self._disturbed(
-                f"another client has connected to the broker as {self._settings.client_id}: "
-                "stop it, or give each its own MQTT_CLIENT_ID"
+                f"the connection to the broker ended: {code}. Another client seems to connect as "
+                f"{self._settings.client_id}: stop it, or give each its own MQTT_CLIENT_ID"
+            )
+        elif not self._link.answered:
+            hint = ". It may want another certificate: see MQTT_TLS_CERT_FILE"
+            self._disturbed(
+                "the broker hung up instead of answering" + hint * self._settings.mqtt_tls
             )
         else:
             self._disturbed(f"the connection to the broker ended: {code}")
+
+    def _ends_again_and_again(self) -> bool:
+        # Not every broker says that another client has taken the session over.
+        return self._link.subscribed_at is not None and self._failures >= MANY_FAILURES
 
     # --- connections come and go ------------------------------------------------------------------
 
@@ -524,6 +540,11 @@ class Subscriber:
         if settings.mqtt_tls:
             _set_tls(client, settings)
         return client
+
+
+def _filter(settings: Settings) -> str:
+    group = settings.mqtt_shared_group
+    return f"$share/{group}/{settings.mqtt_topic}" if group else settings.mqtt_topic
 
 
 def _topic(message: Any) -> str:

@@ -21,6 +21,7 @@ from localgcp.insert_all import MAX_BODY, BadRequest, insert_all
 from localgcp.schema import Misfit
 from localgcp.tables import AlreadyExists, NotEmpty, NotFound, Tables
 
+WORKERS_SECONDS = 2
 ROOT = "/bigquery/v2/projects/<project>"
 DATASET = ROOT + "/datasets/<dataset>"
 TABLE = DATASET + "/tables/<table>"
@@ -53,6 +54,8 @@ class BigQueryRestServer:
 
     def stop(self) -> None:
         """Close the listener and every connection; returns when nothing is served any more."""
+        # The workers first: one that ends later would wake a loop that is closed by then.
+        self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=WORKERS_SECONDS)
         trigger: Any = self._server.trigger
         trigger.pull_trigger(self._close_all)
         self._thread.join(timeout=10)

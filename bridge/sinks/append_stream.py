@@ -8,19 +8,22 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 from google.cloud.bigquery_storage_v1 import types
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.rpc import status_pb2
+from grpc_status import rpc_status
 
 from bridge.reading import Entry
 from bridge.sinks.schema import COLUMNS
 
-ANSWER_SECONDS = 15.0
 TRACE_ID = "fcts-bridge"
 Request, Response = types.AppendRowsRequest.pb(), types.AppendRowsResponse.pb()
+StorageCode = types.StorageError.StorageErrorCode
+_StorageError = types.StorageError.pb()
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _TYPES = {
@@ -78,19 +81,41 @@ def _serialized(entry: Entry) -> bytes:
     return data
 
 
-class AnswerLate(Exception):
-    """No answer within the deadline; the append may have been applied or not."""
+class NoAnswer(Exception):
+    """The connection ended, or the time did, without an answer: the append may have been applied
+    or not. `reason`: a short, stable word."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Refusal(Exception):
+    """An answer that is no success.
+
+    code: the name of its google.rpc.Code; storage_code: its StorageErrorCode, 0 without one;
+    row_errors: the rows it names, as RowError messages.
+    """
+
+    def __init__(self, status: Any, row_errors: Sequence[Any] = ()) -> None:
+        super().__init__(status.message)
+        self.code = _code(status.code)
+        self.detail = str(status.message)
+        self.row_errors = row_errors
+        self.storage_code = _storage_code(status)
 
 
 class AppendStream:
-    """Opened for one write stream. `append` blocks up to ANSWER_SECONDS; `close` may be called
-    from any thread and makes a blocked `append` end."""
+    """Opened for one write stream; opening does not block. `append` belongs to one thread;
+    `close` may be called from any, and makes an `append` that waits end."""
 
-    def __init__(self, channel: Any, stream: str) -> None:
+    def __init__(self, channel: Any, stream: str, answer_seconds: float) -> None:
         self._stream = stream
+        self._answer_seconds = answer_seconds
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._first = True
+        self.over = False
         open_call = channel.stream_stream(
             "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows",
             request_serializer=Request.SerializeToString,
@@ -102,17 +127,19 @@ class AppendStream:
         )
         threading.Thread(target=self._listen, name="bigquery-answers", daemon=True).start()
 
-    def append(self, offset: int, rows: Sequence[bytes]) -> Any:
-        """Send one append and wait for its answer. Raises grpc.RpcError when the connection
-        ended, AnswerLate when no answer came."""
+    def append(self, offset: int, rows: Sequence[bytes]) -> None:
+        """Send one append and wait for its answer, up to `answer_seconds`. Raises Refusal for an
+        answer that is no success (the one that ends the connection included), NoAnswer."""
         self._requests.put(self._request(offset, rows))
         try:
-            answer = self._answers.get(timeout=ANSWER_SECONDS)
+            answer = self._answers.get(timeout=self._answer_seconds)
         except queue.Empty:
-            raise AnswerLate(f"no answer within {ANSWER_SECONDS:g} s") from None
+            late = f"no answer within {self._answer_seconds:g} s"
+            raise NoAnswer("deadline_exceeded", late) from None
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        if answer.HasField("error"):
+            raise Refusal(answer.error, answer.row_errors)
 
     def _request(self, offset: int, rows: Sequence[bytes]) -> Any:
         request = Request(trace_id=TRACE_ID)
@@ -125,18 +152,43 @@ class AppendStream:
         return request
 
     def _listen(self) -> None:
+        end: Exception = NoAnswer("connection_closed", "the service closed the connection")
         try:
-            for answer in self._answer_iterator():
+            for answer in self._call:
                 self._answers.put(answer)
-            self._answers.put(AnswerLate("the service closed the connection"))
         except grpc.RpcError as error:
-            self._answers.put(error)
-
-    def _answer_iterator(self) -> Iterator[Any]:
-        yield from self._call
+            end = Refusal(_status(error))
+        # An idle connection is closed by the service: told before the next append is sent on it.
+        self.over = True
+        self._answers.put(end)
 
     def close(self) -> None:
         """Idempotent."""
         self._requests.put(None)
         with contextlib.suppress(grpc.RpcError):
             self._call.cancel()
+
+
+def _status(error: Any) -> Any:
+    """The google.rpc.Status that ended a call."""
+    status = rpc_status.from_call(error)
+    if status is not None:
+        return status
+    code = error.code()
+    return status_pb2.Status(code=code.value[0], message=error.details() or str(code))
+
+
+def _code(number: int) -> str:
+    for code in grpc.StatusCode:
+        if code.value[0] == number:
+            return str(code.name)
+    return "UNKNOWN"
+
+
+def _storage_code(status: Any) -> int:
+    for detail in status.details:
+        error = _StorageError()
+        if detail.Is(error.DESCRIPTOR):
+            detail.Unpack(error)
+            return int(error.code)
+    return 0

@@ -7,28 +7,31 @@ tells a repetition by its offset. What the answers mean:
 
     appended, ALREADY_EXISTS on a repetition   it is there: accepted
     row errors                                 nothing was appended: these rows are refused, and
-                                               the offset is free for the others
+                                               the offset is free for the others; on a repetition
+                                               the stream is finalized first, for the first copy
+                                               may still be on its way to that offset
     finalized                                  its final row count decides
     stream gone; ALREADY_EXISTS or             the ids are looked up in the table
       OUT_OF_RANGE that cannot be ours
     anything else                              not known: again
 
-Only a decided append lets the stream be left behind.
+Only a decided append lets the stream be left behind. Decisions that the service could not repeat
+to the next process are written down as well, as an intent
+
+    without entries   the next append goes to this offset
+    without a stream  these entries are to be looked up: no offset can be believed
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Protocol
 
-import grpc
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.bigquery_storage_v1 import types
-from google.rpc import status_pb2
-from grpc_status import rpc_status
 
 from bridge.errors import ContentRefused, Held, SinkError, Transient
 from bridge.journal import AppendIntent
@@ -36,21 +39,32 @@ from bridge.policy import BatchPolicy
 from bridge.reading import Entry, Reading
 from bridge.settings import Settings
 from bridge.sinks import connect
-from bridge.sinks.append_stream import AnswerLate, AppendStream, serialized_rows
+from bridge.sinks.append_stream import (
+    AppendStream,
+    NoAnswer,
+    Refusal,
+    StorageCode,
+    serialized_rows,
+)
 from bridge.sinks.base import Outcome
-from bridge.sinks.bigquery_table import Table
+from bridge.sinks.bigquery_table import Table, auth_error
 from bridge.sinks.codes import REMEDIES, sink_error
+from bridge.sinks.worker import Worker
 
 log = logging.getLogger(__name__)
 
 # A request may have 10 MB; emulators on gRPC's defaults take 4 MB.
 POLICY = BatchPolicy(max_entries=5_000, max_bytes=3_500_000)
-CALL_SECONDS = 15.0
+DEADLINE_SECONDS = 15.0  # of each call
+STREAMS_A_WRITE = 2
 
-_StorageError = types.StorageError.pb()
-_Codes = types.StorageError.StorageErrorCode
+_NEW_STREAM = ("", 0)
 _STREAM_OVER = frozenset(
-    {_Codes.STREAM_FINALIZED, _Codes.INVALID_STREAM_STATE, _Codes.STREAM_ALREADY_COMMITTED}
+    {
+        StorageCode.STREAM_FINALIZED,
+        StorageCode.INVALID_STREAM_STATE,
+        StorageCode.STREAM_ALREADY_COMMITTED,
+    }
 )
 
 
@@ -64,53 +78,59 @@ class AppendLog(Protocol):
         """On disk when it returns. Raises JournalError."""
 
 
-class _Refusal(Exception):
-    """An answer that is no success: its code's name, and what the service says beside."""
-
-    def __init__(self, status: Any, row_errors: Sequence[Any] = ()) -> None:
-        super().__init__(status.message)
-        self.code = grpc_code(status.code)
-        self.detail = str(status.message)
-        self.row_errors = row_errors
-        self.storage_code = _storage_code(status)
-
-
 class StorageWriteSink:
-    """All of its calls run in one thread of its own, one batch at a time: the sink has one lane."""
+    """All of its calls run in one thread of its own, one batch at a time: the sink has one lane.
+
+    verify_up_to: entries up to this one come from a damaged journal, which may have forgotten
+    that they were written: they are looked up first.
+    """
 
     name = "bigquery"
     policy = POLICY
 
-    def __init__(self, settings: Settings, appends: AppendLog, verify_up_to: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        appends: AppendLog,
+        verify_up_to: int = 0,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
         self._settings = settings
         self._appends = appends
         self._verify_up_to = verify_up_to
+        self._deadline_seconds = deadline_seconds
         self._verified: frozenset[int] = frozenset()
         self._table: Table | None = None
         self._client: Any = None
         self._connection: AppendStream | None = None
         self._intent: AppendIntent | None = None
-        # Where the next append goes. None: the last one is not decided. ("", 0): a new stream.
-        self._place: tuple[str, int] | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bigquery")
+        self._believed = True  # whether the offset of the last intent tells its fate
+        # Where the next append goes. None: the last one is not decided.
+        self._place: tuple[str, int] | None = _NEW_STREAM
+        self._worker = Worker("bigquery")
 
     def open(self) -> None:
         if self._table is None:
-            self._table = Table(self._settings)
+            self._table = Table(self._settings, self._deadline_seconds)
         self._table.require_schema()
         if self._client is None:
+            self._resume(self._appends.load())
             self._client = connect.writer(self._settings)
-            self._intent = self._appends.load()
-            self._place = ("", 0) if self._intent is None else None
+
+    def _resume(self, intent: AppendIntent | None) -> None:
+        if intent is not None:
+            self._intent, self._place = intent, None
+            salvaged = max(intent.seqs, default=self._verify_up_to + 1) <= self._verify_up_to
+            self._believed = bool(intent.stream) and not salvaged
 
     def lane(self, reading: Reading) -> str:
         return ""
 
     def write(self, batch: Sequence[Entry]) -> Future[Outcome]:
-        return self._thread.submit(self._write, batch)
+        return self._worker.do(lambda: self._write(batch))
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._worker.close()
         self._disconnect()
         if self._table is not None:
             self._table.close()
@@ -120,31 +140,51 @@ class StorageWriteSink:
     # --- one batch, in the sink's thread ----------------------------------------------------------
 
     def _write(self, batch: Sequence[Entry]) -> Outcome:
+        for _ in range(STREAMS_A_WRITE):
+            outcome = self._tried(batch)
+            if outcome is not None:
+                return outcome
+        raise Transient("stream_over", "every write stream was over before it took anything")
+
+    def _tried(self, batch: Sequence[Entry]) -> Outcome | None:
+        """None: decided, nothing of it is there, and it has to go to a new stream."""
         seqs = tuple(entry.seq for entry in batch)
         repeated = self._place is None and self._intent is not None and self._intent.seqs == seqs
         if not repeated:
-            found = self._salvaged(batch)
-            if found is not None:
-                return found
-            self._record(seqs)
-        assert self._intent is not None
+            if found := self._salvaged(batch):
+                return Outcome(found, {})
+            self._begin(seqs)
+        intent = self._intent
+        assert intent is not None
+        if not self._believed:
+            return self._look_up(intent, batch)
         self._place = None
         try:
-            return self._accepted(self._send(self._intent, batch))
-        except _Refusal as refusal:
-            return self._judge(refusal, self._intent, batch, repeated)
+            self._send(intent, batch)
+        except Refusal as refusal:
+            return self._judge(refusal, intent, batch, repeated)
+        return self._accepted(intent)
 
-    def _record(self, seqs: tuple[int, ...]) -> None:
+    def _begin(self, seqs: tuple[int, ...]) -> None:
         """Write down where this list goes before it goes there."""
-        if self._place is None:
-            # The first append of this run, and its list is another than the last recorded one:
-            # the delivery begins with an undecided list, so that one was accepted.
-            assert self._intent is not None
-            self._place = (self._intent.stream, self._intent.offset + len(self._intent.seqs))
-        stream, offset = self._place
+        stream, offset = self._next_place()
         if not stream:
             stream = self._create_stream()
-        intent = AppendIntent(stream, offset, seqs)
+            self._place = (stream, 0)
+        self._note(AppendIntent(stream, offset, seqs))
+        self._believed = True
+
+    def _next_place(self) -> tuple[str, int]:
+        if self._place is not None:
+            return self._place
+        # The first append of this run, and its list is another than the last recorded one: the
+        # delivery begins with an undecided list, so that one was accepted (or looked up).
+        assert self._intent is not None
+        if not self._believed:
+            return _NEW_STREAM
+        return self._intent.stream, self._intent.offset + len(self._intent.seqs)
+
+    def _note(self, intent: AppendIntent) -> None:
         self._appends.record(intent)
         self._intent = intent
 
@@ -153,85 +193,76 @@ class StorageWriteSink:
         return Outcome(intent.seqs, {})
 
     def _judge(
-        self, refusal: _Refusal, intent: AppendIntent, batch: Sequence[Entry], repeated: bool
-    ) -> Outcome:
-        """What an answer that is no success decides, if anything."""
-        if refusal.row_errors:
-            return self._rows_refused(refusal, intent)
-        if refusal.code == "ALREADY_EXISTS":
-            # Without a repetition somebody else would have written there: look, do not believe.
-            return self._accepted(intent) if repeated else self._look_up(batch)
-        if refusal.code == "OUT_OF_RANGE":
-            return self._look_up(batch)
+        self, refusal: Refusal, intent: AppendIntent, batch: Sequence[Entry], repeated: bool
+    ) -> Outcome | None:
+        """What an answer that is no success decides, if anything; None as in `_tried`."""
         if refusal.storage_code in _STREAM_OVER:
             return self._by_row_count(intent, batch)
-        if refusal.code == "NOT_FOUND" and refusal.storage_code != _Codes.TABLE_NOT_FOUND:
+        if refusal.row_errors:
+            if repeated:
+                return self._by_row_count(intent, batch)
+            return self._rows_refused(refusal, intent)
+        if refusal.code == "ALREADY_EXISTS" and repeated:
+            return self._accepted(intent)
+        if refusal.code in ("ALREADY_EXISTS", "OUT_OF_RANGE"):
+            # Somebody else wrote there, or what was there is not: look, do not believe.
+            return self._look_up(intent, batch)
+        if refusal.code == "NOT_FOUND" and refusal.storage_code != StorageCode.TABLE_NOT_FOUND:
             return self._by_row_count(intent, batch)
         raise self._sink_error(refusal.code, refusal.detail)
 
-    def _rows_refused(self, refusal: _Refusal, intent: AppendIntent) -> Outcome:
-        self._place = (intent.stream, intent.offset)
+    def _rows_refused(self, refusal: Refusal, intent: AppendIntent) -> Outcome:
         refused = {intent.seqs[error.index]: error.message for error in refusal.row_errors}
+        # Written down, so that after a restart the list is not taken for one that was accepted.
+        self._note(AppendIntent(intent.stream, intent.offset, ()))
+        self._place = (intent.stream, intent.offset)
         return Outcome((), refused)
 
-    def _by_row_count(self, intent: AppendIntent, batch: Sequence[Entry]) -> Outcome:
+    def _by_row_count(self, intent: AppendIntent, batch: Sequence[Entry]) -> Outcome | None:
         """The stream takes no more: its final number of rows tells whether ours are in."""
         try:
-            answer = self._client.finalize_write_stream(
-                name=intent.stream, retry=None, timeout=CALL_SECONDS
-            )
-        except GoogleAPICallError as error:
-            if error.grpc_status_code is grpc.StatusCode.NOT_FOUND:
-                return self._look_up(batch)
-            raise self._call_error(error) from error
+            answer = self._called(self._client.finalize_write_stream, name=intent.stream)
+        except Held as error:
+            if error.reason == "not_found":
+                return self._look_up(intent, batch)
+            raise
         rows = int(answer.row_count)
         log.warning(
             "the write stream is over; going on with a new one",
             extra={"fields": {"stream": intent.stream, "rows": rows, "offset": intent.offset}},
         )
+        self._place = _NEW_STREAM
         if rows >= intent.offset + len(intent.seqs):
-            self._place = ("", 0)
             return Outcome(intent.seqs, {})
-        return self._again_elsewhere(batch)
+        return None
 
-    def _look_up(self, batch: Sequence[Entry]) -> Outcome:
+    def _look_up(self, intent: AppendIntent, batch: Sequence[Entry]) -> Outcome | None:
         """The stream cannot tell any more: the table can."""
+        # Written down first: neither the next try nor the next process may take the offset, at
+        # which there may be something else, for an answer.
+        self._believed = False
+        if intent.stream:
+            self._note(AppendIntent("", 0, intent.seqs))
         found = self._present(batch)
         log.warning(
             "looked the undecided readings up in the table",
             extra={"fields": {"readings": len(batch), "present": len(found)}},
         )
-        if found:
-            self._place = ("", 0)
-            return Outcome(found, {})
-        return self._again_elsewhere(batch)
+        self._place = _NEW_STREAM
+        return Outcome(found, {}) if found else None
 
-    def _again_elsewhere(self, batch: Sequence[Entry]) -> Outcome:
-        """Decided: nothing of the batch is there. Once more, on a new stream."""
-        self._place = ("", 0)
-        self._disconnect()
-        self._record(tuple(entry.seq for entry in batch))
-        assert self._intent is not None
-        self._place = None
-        try:
-            return self._accepted(self._send(self._intent, batch))
-        except _Refusal as refusal:
-            if refusal.row_errors:
-                return self._rows_refused(refusal, self._intent)
-            raise self._sink_error(refusal.code, refusal.detail) from refusal
-
-    def _salvaged(self, batch: Sequence[Entry]) -> Outcome | None:
-        """Of entries taken over from a damaged journal nobody knows whether they were sent."""
+    def _salvaged(self, batch: Sequence[Entry]) -> list[int]:
+        """Of the entries that a damaged journal left in doubt, those that are there."""
         unsure = [
             entry
             for entry in batch
             if entry.seq <= self._verify_up_to and entry.seq not in self._verified
         ]
         if not unsure:
-            return None
+            return []
         found = self._present(unsure)
-        self._verified = frozenset(entry.seq for entry in unsure)
-        return Outcome(found, {}) if found else None
+        self._verified = frozenset(entry.seq for entry in batch)
+        return found
 
     def _present(self, entries: Sequence[Entry]) -> list[int]:
         assert self._table is not None
@@ -242,48 +273,43 @@ class StorageWriteSink:
 
     def _create_stream(self) -> str:
         assert self._table is not None
-        try:
-            stream = self._client.create_write_stream(
-                parent=self._table.path,
-                write_stream=types.WriteStream(type_=types.WriteStream.Type.COMMITTED),
-                retry=None,
-                timeout=CALL_SECONDS,
-            )
-        except GoogleAPICallError as error:
-            raise self._call_error(error) from error
-        except GoogleAuthError as error:
-            raise Transient("credentials", str(error)) from error
+        stream = self._called(
+            self._client.create_write_stream,
+            parent=self._table.path,
+            write_stream=types.WriteStream(type_=types.WriteStream.Type.COMMITTED),
+        )
         return str(stream.name)
 
-    def _send(self, intent: AppendIntent, batch: Sequence[Entry]) -> AppendIntent:
-        """Answers the intent once it is appended. Raises _Refusal for a definite answer that is
-        no success, Transient when there is none."""
-        if self._connection is None:
-            self._connection = AppendStream(self._client.transport.grpc_channel, intent.stream)
+    def _called(self, method: Callable[..., Any], **request: Any) -> Any:
+        """One unary call, bounded, without retries of its own. Raises SinkError."""
         try:
-            answer = self._connection.append(intent.offset, serialized_rows(batch))
-        except AnswerLate as error:
-            self._disconnect()
-            raise Transient("deadline_exceeded", str(error)) from error
-        except grpc.RpcError as error:
-            self._disconnect()
-            raise self._connection_error(error) from error
-        if answer.HasField("error"):
-            self._disconnect()
-            raise _Refusal(answer.error, answer.row_errors)
-        return intent
+            return method(**request, retry=None, timeout=self._deadline_seconds)
+        except GoogleAPICallError as error:
+            code = error.grpc_status_code
+            raise self._sink_error(code.name if code else "UNKNOWN", str(error.message)) from error
+        except GoogleAuthError as error:
+            raise auth_error(error) from error
 
-    def _connection_error(self, error: Any) -> Exception:
-        status = rpc_status.from_call(error)
-        if status is None:
-            status = status_pb2.Status(
-                code=error.code().value[0], message=error.details() or str(error.code())
-            )
-        return _Refusal(status)
+    def _send(self, intent: AppendIntent, batch: Sequence[Entry]) -> None:
+        """Returns once it is appended. Raises Refusal; Transient when there is no answer."""
+        connection = self._connected(intent.stream)
+        try:
+            connection.append(intent.offset, serialized_rows(batch))
+        except NoAnswer as error:
+            self._disconnect()
+            raise Transient(error.reason, str(error)) from error
+        except Refusal:
+            self._disconnect()
+            raise
 
-    def _call_error(self, error: GoogleAPICallError) -> SinkError:
-        code = error.grpc_status_code
-        return self._sink_error(code.name if code else "UNKNOWN", str(error.message))
+    def _connected(self, stream: str) -> AppendStream:
+        # Every refusal ends the connection, so that one that is there is for this stream.
+        if self._connection is not None and not self._connection.over:
+            return self._connection
+        self._disconnect()
+        channel = self._client.transport.grpc_channel
+        self._connection = connection = AppendStream(channel, stream, self._deadline_seconds)
+        return connection
 
     def _sink_error(self, code: str, detail: str) -> SinkError:
         assert self._table is not None
@@ -297,20 +323,3 @@ class StorageWriteSink:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-def grpc_code(number: int) -> str:
-    """The name of a google.rpc.Code."""
-    for code in grpc.StatusCode:
-        if code.value[0] == number:
-            return str(code.name)
-    return "UNKNOWN"
-
-
-def _storage_code(status: Any) -> int:
-    for detail in status.details:
-        error = _StorageError()
-        if detail.Is(error.DESCRIPTOR):
-            detail.Unpack(error)
-            return int(error.code)
-    return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from bridge.errors import Held, Transient
@@ -11,33 +11,38 @@ from bridge.policy import BatchPolicy
 from bridge.reading import Entry, Reading
 from bridge.settings import Settings
 from bridge.sinks.base import Outcome
-from bridge.sinks.bigquery_table import ERRORS, TIMEOUT_SECONDS, Table, rest_error
+from bridge.sinks.bigquery_table import ERRORS, Table, rest_error
 from bridge.sinks.codes import REMEDIES
+from bridge.sinks.worker import Worker
 from bridge.times import iso_us
 
 # 500 rows a request are what Google recommends; 10 MB are the limit.
 POLICY = BatchPolicy(max_entries=500, max_bytes=5_000_000)
+DEADLINE_SECONDS = 15.0  # of each call
 
 
 class InsertAllSink:
+    """All of its calls run in one thread of its own, one batch at a time: the sink has one lane."""
+
     name = "bigquery"
     policy = POLICY
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._settings = settings
+        self._deadline_seconds = deadline_seconds
         self._table: Table | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bigquery")
+        self._worker = Worker("bigquery")
 
     def open(self) -> None:
         if self._table is None:
-            self._table = Table(self._settings)
+            self._table = Table(self._settings, self._deadline_seconds)
         self._table.require_schema()
 
     def lane(self, reading: Reading) -> str:
         return ""
 
     def write(self, batch: Sequence[Entry]) -> Future[Outcome]:
-        return self._thread.submit(self._insert, batch)
+        return self._worker.do(lambda: self._insert(batch))
 
     def _insert(self, batch: Sequence[Entry]) -> Outcome:
         assert self._table is not None, "open() comes first"
@@ -46,17 +51,18 @@ class InsertAllSink:
                 self._table.id,
                 [_row(entry.reading) for entry in batch],
                 row_ids=[entry.reading.event_id.hex() for entry in batch],
-                # Good rows go in whatever their neighbours are; the bad ones are named.
-                skip_invalid_rows=True,
+                # All or nothing: a batch of which a part went in could not be repeated as it is
+                # once insertIds are forgotten. The bad rows are named, the others go again.
+                skip_invalid_rows=False,
                 retry=None,
-                timeout=TIMEOUT_SECONDS,
+                timeout=self._deadline_seconds,
             )
         except ERRORS as error:
             raise rest_error(error, self._table.id) from error
         return _outcome(batch, errors)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._worker.close()
         if self._table is not None:
             self._table.close()
 
@@ -78,30 +84,34 @@ def _row(reading: Reading) -> dict[str, Any]:
 
 
 def _outcome(batch: Sequence[Entry], errors: Sequence[dict[str, Any]]) -> Outcome:
-    """Read the per-row errors inside an HTTP 200: `invalid` refuses a row, every other reason
-    (`stopped`, `backendError`, `timeout`, …) leaves it to be tried again."""
+    """Read the per-row errors inside an HTTP 200: `invalid` refuses a row; every other reason
+    (`stopped`, `backendError`, `timeout`, …) leaves it to be tried again. Raises Held where the
+    table lacks a column, Transient where nothing was inserted and nothing refused."""
     refused: dict[int, str] = {}
     kept: dict[int, str] = {}
+    mismatch = ""
     for error in errors:
         seq = batch[int(error["index"])].seq
         detail = "; ".join(_words(item) for item in error["errors"])
-        mismatch = any(
-            "no such field" in str(item.get("message", "")).lower() for item in error["errors"]
-        )
-        invalid = any(item.get("reason") == "invalid" for item in error["errors"])
-        (refused if invalid and not mismatch else kept)[seq] = detail
-        if mismatch:
-            kept[seq] = f"schema: {detail}"
+        if any(_lacks_column(item) for item in error["errors"]):
+            mismatch = mismatch or detail
+            kept[seq] = detail
+        elif any(item.get("reason") == "invalid" for item in error["errors"]):
+            refused[seq] = detail
+        else:
+            kept[seq] = detail
     accepted = [e.seq for e in batch if e.seq not in refused and e.seq not in kept]
+    if not accepted and mismatch:
+        raise Held("schema_mismatch", mismatch, REMEDIES["schema_mismatch"])
     if not accepted and not refused:
-        raise _nothing_done(next(iter(kept.values())))
+        raise Transient("rows_not_inserted", next(iter(kept.values())))
     return Outcome(accepted, refused)
 
 
-def _nothing_done(detail: str) -> Exception:
-    if detail.startswith("schema: "):
-        return Held("schema_mismatch", detail, REMEDIES["schema_mismatch"])
-    return Transient("rows_not_inserted", detail)
+def _lacks_column(item: dict[str, Any]) -> bool:
+    """The table's fault and not the row's, though it comes as `invalid` with each row that has
+    a value for the column."""
+    return "no such field" in str(item.get("message", "")).lower()
 
 
 def _words(item: dict[str, Any]) -> str:

@@ -10,21 +10,21 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud import bigquery
 
-from bridge.errors import ConfigurationError, ContentRefused, SinkError, Transient
+from bridge.errors import ConfigurationError, ContentRefused, Held, SinkError, Transient
 from bridge.reading import Entry
 from bridge.settings import Settings
 from bridge.sinks import connect
-from bridge.sinks.codes import http_error
+from bridge.sinks.codes import REMEDIES, http_error
 from bridge.sinks.schema import Column, problems
-from bridge.times import from_us
-
-TIMEOUT_SECONDS = 15.0
+from bridge.times import iso_us
 
 
 class Table:
-    """Blocking calls with explicit deadlines and no retries of their own. Raises SinkError."""
+    """Blocking calls, each of `deadline_seconds` and without retries of its own. Raises
+    SinkError."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, deadline_seconds: float) -> None:
+        self._deadline_seconds = deadline_seconds
         self.id = f"{settings.gcp_project_id}.{settings.bigquery_dataset}.{settings.bigquery_table}"
         self.path = (
             f"projects/{settings.gcp_project_id}/datasets/{settings.bigquery_dataset}"
@@ -35,7 +35,7 @@ class Table:
     def require_schema(self) -> None:
         """Raises ConfigurationError where the table's columns do not fit."""
         try:
-            table = self.client.get_table(self.id, retry=None, timeout=TIMEOUT_SECONDS)
+            table = self.client.get_table(self.id, retry=None, timeout=self._deadline_seconds)
         except ERRORS as error:
             raise rest_error(error, self.id) from error
         found = [Column(field.name, field.field_type, field.mode) for field in table.schema]
@@ -52,22 +52,22 @@ class Table:
             bigquery.ArrayQueryParameter(
                 "ids", "STRING", [entry.reading.event_id.hex() for entry in entries]
             ),
-            bigquery.ScalarQueryParameter("first", "TIMESTAMP", from_us(min(times))),
-            bigquery.ScalarQueryParameter("last", "TIMESTAMP", from_us(max(times))),
+            bigquery.ScalarQueryParameter("first", "TIMESTAMP", iso_us(min(times))),
+            bigquery.ScalarQueryParameter("last", "TIMESTAMP", iso_us(max(times))),
         ]
         # The time range keeps it to the partitions that can hold them.
         query = (
             f"SELECT event_id FROM `{self.id}` WHERE event_id IN UNNEST(@ids) "
             "AND event_time BETWEEN @first AND @last"
         )
+        bounds: dict[str, Any] = {
+            "retry": None,
+            "job_retry": None,
+            "timeout": self._deadline_seconds,
+        }
+        config = bigquery.QueryJobConfig(query_parameters=parameters)
         try:
-            rows = self.client.query(
-                query,
-                job_config=bigquery.QueryJobConfig(query_parameters=parameters),
-                retry=None,
-                job_retry=None,
-                timeout=TIMEOUT_SECONDS,
-            ).result(retry=None, job_retry=None, timeout=TIMEOUT_SECONDS)
+            rows = self.client.query(query, job_config=config, **bounds).result(**bounds)
             return {row["event_id"] for row in rows}
         except ERRORS as error:
             raise _definite(rest_error(error, self.id)) from error
@@ -85,11 +85,16 @@ def rest_error(error: Exception, what: str) -> SinkError:
     if isinstance(error, GoogleAPICallError):
         reasons = [str(item.get("reason", "")) for item in error.errors if isinstance(item, dict)]
         return http_error(int(error.code or 0), reasons, str(error.message), what)
-    if isinstance(error, TransportError | OSError):
-        return Transient("unavailable", str(error))
     if isinstance(error, GoogleAuthError):
-        return Transient("credentials", str(error))
+        return auth_error(error)
     return Transient("unavailable", str(error))
+
+
+def auth_error(error: GoogleAuthError) -> SinkError:
+    """No token was to be had: a metadata server that is slow, or credentials that are void."""
+    if error.retryable or isinstance(error, TransportError):
+        return Transient("credentials", str(error))
+    return Held("unauthenticated", str(error), REMEDIES["unauthenticated"])
 
 
 def _definite(error: SinkError) -> SinkError:

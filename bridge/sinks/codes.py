@@ -17,7 +17,19 @@ REMEDIES = {
     "schema_mismatch": "make the table's columns fit (`check` names the difference)",
 }
 _CONTENT = frozenset({"invalid_argument"})
-_TRANSIENT_REASONS = frozenset({"quotaExceeded", "rateLimitExceeded", "backendError"})
+_TRANSIENT_REASONS = frozenset(
+    {
+        "quotaExceeded",
+        "rateLimitExceeded",
+        "jobRateLimitExceeded",
+        "backendError",
+        "jobBackendError",
+        "internalError",
+        "jobInternalError",
+        "tableUnavailable",
+        "timeout",
+    }
+)
 _HTTP = {
     400: "invalid_argument",
     401: "unauthenticated",
@@ -44,6 +56,7 @@ def sink_error(code: str, detail: str, what: str) -> SinkError:
 
 def http_error(status: int, reasons: list[str], detail: str, what: str) -> SinkError:
     """The error for a REST status with the `reason`s of its errors."""
-    if _TRANSIENT_REASONS.intersection(reasons):
-        return Transient(reasons[0], detail)
+    for reason in reasons:
+        if reason in _TRANSIENT_REASONS:
+            return Transient(reason, detail)
     return sink_error(_HTTP.get(status, f"http_{status}"), detail, what)

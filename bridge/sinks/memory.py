@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from bridge.errors import SinkError
+from bridge.errors import SinkError, Transient
 from bridge.policy import BatchPolicy
 from bridge.reading import Entry, Reading
 from bridge.sinks.base import Outcome
@@ -70,7 +70,12 @@ class MemorySink:
             self._answer(batch, future)
 
     def close(self) -> None:
-        self.closed = True
+        with self._lock:
+            self.closed = True
+            lanes, self._held = self._held, {}
+        for held in lanes.values():
+            for _, future in held:
+                future.set_exception(Transient("cancelled", "the sink was closed"))
 
     def _answer(self, batch: Sequence[Entry], future: Future[Outcome]) -> None:
         answer = self.script(batch)

@@ -40,8 +40,11 @@ def topic_path(project: str, topic: str) -> str:
 class Publisher:
     """Publishes to one topic. `publish` does not block; safe from any thread."""
 
-    def __init__(self, settings: Settings, topic: str) -> None:
+    def __init__(
+        self, settings: Settings, topic: str, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
         self.topic = topic_path(settings.gcp_project_id or "", topic)
+        self._deadline_seconds = deadline_seconds
         self._client = connect.publisher(settings)
         self._call = self._client.transport.grpc_channel.unary_unary(
             "/google.pubsub.v1.Publisher/Publish",
@@ -52,11 +55,15 @@ class Publisher:
 
     def publish(self, messages: list[Any], done: Future[int]) -> None:
         """Begin one request; `done` ends with the number of messages, or with a SinkError."""
-        call = self._call.future(
-            _Request(topic=self.topic, messages=messages),
-            timeout=DEADLINE_SECONDS,
-            metadata=self._metadata,
-        )
+        try:
+            call = self._call.future(
+                _Request(topic=self.topic, messages=messages),
+                timeout=self._deadline_seconds,
+                metadata=self._metadata,
+            )
+        except ValueError:  # the channel's word for being closed
+            done.set_exception(_closed())
+            return
         call.add_done_callback(lambda answer: self._answered(answer, len(messages), done))
 
     def _answered(self, answer: Any, count: int, done: Future[int]) -> None:
@@ -65,7 +72,7 @@ class Publisher:
         except grpc.RpcError:
             done.set_exception(sink_error(answer.code().name, answer.details() or "", self.topic))
         except grpc.FutureCancelledError:
-            done.set_exception(Transient("cancelled", "the publisher was closed"))
+            done.set_exception(_closed())
         else:
             if len(ids) == count:
                 done.set_result(count)
@@ -84,15 +91,17 @@ class PubSubSink:
     name = "pubsub"
     policy = POLICY
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._settings = settings
+        self._deadline_seconds = deadline_seconds
         self._publisher: Publisher | None = None
 
     def open(self) -> None:
         # Nothing is asked of the service: the right to publish does not include the right to
         # look at the topic.
         if self._publisher is None:
-            self._publisher = Publisher(self._settings, self._settings.pubsub_topic or "")
+            topic = self._settings.pubsub_topic or ""
+            self._publisher = Publisher(self._settings, topic, self._deadline_seconds)
 
     def lane(self, reading: Reading) -> str:
         return reading.site
@@ -125,6 +134,10 @@ class LetterPublisher:
 
     def close(self) -> None:
         self._publisher.close()
+
+
+def _closed() -> Transient:
+    return Transient("cancelled", "the publisher was closed")
 
 
 def _pass_on(published: Future[int], batch: Sequence[Entry], outcome: Future[Outcome]) -> None:
