@@ -159,7 +159,8 @@ class Delivery:
             if lane.idle:
                 self._loader.forget_idle(lane)
             elif lane.nothing_accepted:
-                self._hold(lane, now)
+                self._hold(lane)
+                wait = min(wait, lane.retry_at - now)
             elif lane.batch or lane.queue:
                 if now >= lane.retry_at:
                     self._begin(lane, now)
@@ -242,7 +243,7 @@ class Delivery:
         lane.error = str(error)
         self._note(error, lane.key)
 
-    def _hold(self, lane: Lane, now: float) -> None:
+    def _hold(self, lane: Lane) -> None:
         """Nothing was accepted beside the refused: the destination is at fault, not the entries."""
         detail = lane.suspects[0].detail
         room = self._journal.has_room_for_letters()

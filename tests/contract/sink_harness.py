@@ -186,6 +186,11 @@ class Run:
         eventually(lambda: self.over, "the run has crashed", 30)
         assert isinstance(self.failure, Crash), self.failure
 
+    def until_over_or_drained(self) -> None:
+        """Wait until it has crashed or settled everything."""
+        eventually(lambda: self.over or self.delivery.drained, "crashed or drained", 30)
+        assert self.failure is None or isinstance(self.failure, Crash), self.failure
+
     def drain(self) -> None:
         self.until(lambda: self.delivery.drained, "everything is settled")
 

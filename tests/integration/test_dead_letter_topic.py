@@ -26,7 +26,10 @@ GOOD_TOPIC = "FCTS/FAE/MOR/SolvExtract/SX1-FLOW"
 def site(tmp_path: Path) -> Iterator[Plant]:
     with plant(tmp_path) as made:
         publisher = connect.publisher(made.settings())
-        publisher.create_topic(request={"name": FULL_LETTER_TOPIC})
+        # Without retention or a subscription Pub/Sub keeps nothing.
+        publisher.create_topic(
+            request={"name": FULL_LETTER_TOPIC, "message_retention_duration": {"seconds": 604_800}}
+        )
         publisher.transport.close()
         yield made
 

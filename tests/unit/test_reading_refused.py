@@ -496,8 +496,7 @@ def _remembered() -> int:
     from bridge.parsing import names
 
     return sum(
-        cache.cache_info().currsize
-        for cache in (names._parsed_topic, names._short_name_problem)
+        cache.cache_info().currsize for cache in (names._parsed_topic, names._short_name_problem)
     )
 
 
