@@ -14,16 +14,24 @@ from bridge.settings import Settings
 
 
 @click.command(short_help="Check configuration, broker, topic and table.")
+@click.option(
+    "--clear-journal-loss",
+    is_flag=True,
+    help="First note that the loss of a damaged journal was seen: it is not shown any more.",
+)
 @format_option
 @click.pass_context
-def command(ctx: click.Context, style: str) -> None:
+def command(ctx: click.Context, clear_journal_loss: bool, style: str) -> None:
     """Validate the configuration, reach broker, topic and table, and compare the table's columns.
 
     A line each, with the fix where something is wrong. Exit code 0: nothing keeps the bridge from
     working; 1: something does. Disturbs no running daemon.
     """
+    configured = settings.load()
+    if clear_journal_loss:
+        _clear_loss(configured)
     findings = []
-    for finding in _findings(settings.load()):
+    for finding in _findings(configured):
         findings.append(finding)
         if style == "table":
             click.echo(_line(finding))
@@ -31,6 +39,13 @@ def command(ctx: click.Context, style: str) -> None:
         print_json([finding._asdict() for finding in findings])
     if any(finding.result == "failed" for finding in findings):
         ctx.exit(EXIT_FINDING)
+
+
+def _clear_loss(configured: Settings) -> None:
+    from bridge.journal import salvage
+
+    there_was = salvage.clear_loss(configured.journal_path)
+    click.echo("the loss is not shown any more" if there_was else "no loss is shown", err=True)
 
 
 def _findings(configured: Settings) -> Iterator[Finding]:

@@ -78,6 +78,18 @@ def recover(path: Path, wal_pages: int, clock: Clock, why: str) -> sqlite3.Conne
     return store.connect(path, wal_pages)
 
 
+def clear_loss(path: Path) -> bool:
+    """An operator has seen the loss: show it no longer. Beside a running daemon or without one;
+    answers whether there was any. Raises JournalError."""
+    db = store.connect_reader(path)
+    try:
+        db.execute("PRAGMA query_only = OFF")
+        with store.transaction(db):
+            return db.execute("DELETE FROM meta WHERE key = 'loss'").rowcount > 0
+    finally:
+        db.close()
+
+
 def suspect(path: Path) -> None:
     """Have the next start check the whole file: a read or write found it damaged."""
     Path(f"{path}.suspect").touch()

@@ -10,7 +10,7 @@ from bridge.errors import ContentRefused, Held, SinkError, Transient
 
 REMEDIES = {
     "not_found": "create the {what} (`provision` does), or correct its name",
-    "permission_denied": "grant the service account the right to write the {what} (docs: deploy)",
+    "permission_denied": "let the service account write {what} (publisher, data editor)",
     "unauthenticated": "check the credentials of the service account",
     "failed_precondition": "check the state of the {what}; the message says what it refuses",
     "unimplemented": "the endpoint does not serve this method: check the endpoint variables",

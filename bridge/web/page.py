@@ -69,8 +69,8 @@ def _wrong(state: State, ledger: Ledger, stalled: str | None) -> Iterator[Findin
     if state.loss is not None:
         yield Finding(
             f"The journal was damaged: {state.loss}",
-            "The damaged file is kept beside the journal. Run the audit command to see what "
-            "reached BigQuery, and keep the file until that is settled.",
+            "The damaged file is kept beside the journal: keep it until you know that nothing is "
+            "missing. `check --clear-journal-loss` then clears this.",
         )
     for sink in state.sinks:
         yield from _wrong_with(sink)
@@ -83,7 +83,7 @@ def _wrong(state: State, ledger: Ledger, stalled: str | None) -> Iterator[Findin
     if not ledger.balanced:
         yield Finding(
             f"The ledger does not balance: {_unbalanced(ledger)}",
-            "Run the audit command and keep the journal's file: this is a fault in the bridge.",
+            "Keep the journal's file and report it: this is a fault in the bridge.",
         )
 
 

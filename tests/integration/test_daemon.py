@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from localgcp.faults import Fault
-from tests.support.plant import Plant, numbered, plant, settle
+from tests.support.plant import (
+    DATASET,
+    PROJECT,
+    ROOT,
+    TABLE,
+    Plant,
+    numbered,
+    plant,
+    settle,
+)
 from tests.support.poll import eventually
 
 
@@ -186,3 +198,29 @@ def test_in_local_each_reading_is_a_line_and_no_google_module_is_imported(site: 
     assert imported
     google = [line for line in imported if "google." in line or "grpc" in line]
     assert google == []
+
+
+def test_the_loss_of_a_damaged_journal_is_shown_until_an_operator_clears_it(site: Plant) -> None:
+    bridge = site.bridge()
+    bridge.start()
+    site.publish(numbered(2_000))
+    settle(bridge, 2_000)
+    assert bridge.terminate() == 0
+    journal = Path(site.environment["JOURNAL_PATH"])
+    content = bytearray(journal.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 9_000] = bytes(9_000)
+    journal.write_bytes(content)
+
+    bridge.start()
+    assert "taken over" in json.loads(bridge.text("/readyz"))["loss"]
+    assert "bridge_journal_loss 1.0" in bridge.text("/metrics")
+    assert list(journal.parent.glob("journal.db.corrupt-*"))
+    command = [sys.executable, str(ROOT / "mqtt_subscriber.py"), "check", "--clear-journal-loss"]
+    assert subprocess.run(command, env=site.environment, timeout=60).returncode == 0
+    eventually(lambda: "bridge_journal_loss 0.0" in bridge.text("/metrics"), "it is cleared")
+    site.publish(numbered(500, first=2_000))
+    eventually(
+        lambda: len(site.services.tables.rows(PROJECT, DATASET, TABLE)) == 2_500, "it goes on"
+    )
+    assert bridge.terminate() == 0
+    site.require_all(2_500)
