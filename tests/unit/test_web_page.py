@@ -62,7 +62,7 @@ def test_a_calm_bridge_is_all_right() -> None:
             "MQTT_BROKER",
         ),
         (FakeDaemon(calm_state(unready="the journal is full")), "is full", "wait at the broker"),
-        (FakeDaemon(calm_state(loss="12 readings are gone")), "12 readings", "audit"),
+        (FakeDaemon(calm_state(loss="12 readings are gone")), "12 readings", "clear-journal-loss"),
         (
             FakeDaemon(calm_state(sinks=(sink_state(held="no table: run provision"),))),
             "pubsub needs an operator: no table: run provision",
@@ -86,7 +86,7 @@ def test_a_calm_bridge_is_all_right() -> None:
         (
             FakeDaemon(sites={"MOR": line(2, pubsub=SinkCounts(1))}),
             "does not balance: MOR",
-            "audit",
+            "report it",
         ),
     ],
 )
