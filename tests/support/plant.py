@@ -82,7 +82,8 @@ class Bridge:
         )
 
     def kill(self) -> None:
-        self.program.kill()
+        if self._program is not None:
+            self._program.kill()
 
     def terminate(self, seconds: float = 40) -> int:
         return self.program.stop(seconds)
@@ -108,6 +109,7 @@ class Plant:
         self.directory = directory
         self.broker = broker
         self.services = services
+        self._bridges: list[Bridge] = []
         self.environment = {
             "PATH": os.environ.get("PATH", ""),
             "APP_ENV": "DEV",
@@ -137,7 +139,14 @@ class Plant:
         bigquery.create_table(BigQueryTable(f"{PROJECT}.{DATASET}.{TABLE}", schema=columns))
 
     def bridge(self, **changes: str) -> Bridge:
-        return Bridge(self.directory, {**self.environment, **changes})
+        made = Bridge(self.directory, {**self.environment, **changes})
+        self._bridges.append(made)
+        return made
+
+    def kill_bridges(self) -> None:
+        """Whatever a failed test has left running."""
+        for bridge in self._bridges:
+            bridge.kill()
 
     @contextmanager
     def publisher(self) -> Iterator[Publisher]:
@@ -185,7 +194,11 @@ class Plant:
 def plant(directory: Path, broker_lines: str = "") -> Iterator[Plant]:
     """Everything but the bridge, ready."""
     with Mosquitto(broker_lines) as broker, LocalServices() as services:
-        yield Plant(directory, broker, services)
+        made = Plant(directory, broker, services)
+        try:
+            yield made
+        finally:
+            made.kill_bridges()
 
 
 def numbered(
