@@ -457,6 +457,8 @@ def test_a_queue_of_long_lines_is_bounded_by_their_length() -> None:
         output.put("x" * 100_000)
     stream.release.set()
     assert output.drain(30)
+    output.put("y")  # at the latest, the loss is told before the next line
+    assert output.drain(30)
     assert len(stream.getvalue()) < 2 * MAX_CHARACTERS
     assert "lost " in stream.getvalue()
 
