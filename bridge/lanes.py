@@ -23,9 +23,11 @@ from bridge.reading import Entry
 from bridge.sinks.base import Outcome
 
 LARGEST_CHUNK = 4096
-# Refusals in a row, without any acceptance, before the lane is held; one more with each attempt,
-# so that the good entries behind any number of bad ones are found in the end.
+# Refusals in a row, without any acceptance, before the lane is held. It grows slowly, so that the
+# good entries behind many bad ones are found in the end: each suspect that is passed by comes out
+# of order if it was the destination's fault.
 MAX_REFUSALS = 3
+ATTEMPTS_A_REFUSAL_MORE = 10
 
 
 class Lane:
@@ -46,7 +48,8 @@ class Lane:
         self.spilled: int | None = None  # first entry that is only in the journal
         self._position = progress.position if progress else 0
         self._resolved = list(progress.beyond) if progress else []  # past the lane's position
-        self._refusals = 0  # answers in a row that accepted nothing and refused something for good
+        self._refusals = 0  # batches in a row that were refused altogether
+        self._rest = 0  # how many of the queue are what is left of a batch with refused rows
         self._again: set[int] = set()  # suspects of which a neighbour was accepted since
         self._neighbour_accepted = False  # while looking for a culprit
 
@@ -74,12 +77,19 @@ class Lane:
     def next_batch(self, policy: BatchPolicy) -> list[Entry]:
         """The batch to write now: the one that has to be tried again, or the next of the queue."""
         if not self.batch:
-            count = fitting(self.queue, policy)
-            if self.chunk is not None:
-                alone = self.queue[0].seq in self._again
-                count = 1 if alone else min(count, self.chunk)
+            count = min(fitting(self.queue, policy), self._bound())
+            self._rest = 0
             self.batch = [self.queue.popleft() for _ in range(count)]
         return self.batch
+
+    def _bound(self) -> int:
+        if self._rest:
+            # By themselves, for they have just been looked at: with others there would be no end
+            # of refusals where every batch has a bad row.
+            return self._rest
+        if self.chunk is None:
+            return len(self.queue)
+        return 1 if self.queue[0].seq in self._again else self.chunk
 
     # --- what an answer makes of it ---------------------------------------------------------------
 
@@ -96,7 +106,8 @@ class Lane:
             self._again.update(outcome.refused)
             self._grow_chunk()
         elif outcome.refused:
-            self._refusals += 1
+            self._rest = len(batch) - len(outcome.refused)
+            self._refusals += self._rest == 0
         return self._settlement(settled, letters_allowed)
 
     def _sort_out(self, batch: list[Entry], accepted: frozenset[int], outcome: Outcome) -> None:
@@ -140,9 +151,8 @@ class Lane:
     def nothing_accepted(self) -> bool:
         """Whether there are suspects, and too many refusals in a row or nobody left to compare
         them with."""
-        return bool(self.suspects) and (
-            self._refusals >= MAX_REFUSALS + self.attempts or not (self.queue or self.batch)
-        )
+        bound = MAX_REFUSALS + self.attempts // ATTEMPTS_A_REFUSAL_MORE
+        return bool(self.suspects) and (self._refusals >= bound or not (self.queue or self.batch))
 
     def give_back_suspects(self) -> None:
         """Try the suspects again, together with what has come behind them."""

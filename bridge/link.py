@@ -85,6 +85,8 @@ class Link:
 
     def batch(self) -> list[Received]:
         """The oldest messages in hand, as many as one commit takes."""
+        if self._bytes <= BATCH_BYTES:
+            return self.waiting[:BATCH]
         count = size = 0
         for received in self.waiting[:BATCH]:
             size += len(received.message.payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 from pathlib import Path
 
 import click
@@ -34,10 +35,17 @@ def main(
     # Blocked before any thread starts, so that `sigwait` gets them whatever is running.
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     ports = (pubsub_port, bigquery_port, storage_port, control_port)
-    with LocalServices(host, *ports, data_dir=data_dir) as services:
+    with _services(host, ports, data_dir) as services:
         ready = {"environment": services.environment(), "control": services.control}
         click.echo(json.dumps(ready))
         signal.sigwait(wanted)
+
+
+def _services(host: str, ports: tuple[int, int, int, int], data_dir: Path | None) -> LocalServices:
+    try:
+        return LocalServices(host, *ports, data_dir=data_dir)
+    except (OSError, RuntimeError, sqlite3.Error) as error:  # gRPC's is a RuntimeError
+        raise click.ClickException(f"cannot start: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,25 +1,48 @@
-"""The control port: faults in, counts and messages out. Plain HTTP with JSON."""
+"""The control port: faults in, counts and messages out. Plain HTTP with JSON.
+
+    POST   /faults               the fields of a Fault; answers {"id": n}
+    GET    /faults               the rules in force, each with its id and how often it was used
+    DELETE /faults, /faults/ID   lift all, or one
+    GET    /calls                how often each call was made
+
+    GET    /pubsub/PROJECT/TOPIC/count
+    GET    /pubsub/PROJECT/TOPIC?after=N   JSON lines, without the first N messages
+
+    GET    /bigquery/PROJECT/DATASET/TABLE/count
+    GET    /bigquery/PROJECT/DATASET/TABLE                   JSON lines
+    POST   /bigquery/PROJECT/DATASET/TABLE/refuse, /accept-all, /hide
+    POST   /streams/forget, /streams/finalize
+
+What cannot be served is answered with {"error": in words}.
+"""
 
 from __future__ import annotations
 
 import base64
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from inspect import signature
 from typing import Any
 
 from flask import Flask, Response, request
 from orjson import dumps
-from waitress.server import TcpWSGIServer, create_server
+from waitress import wasyncore
+from waitress.server import create_server
 from werkzeug.exceptions import HTTPException
 
-from localgcp.faults import Fault, Faults
-from localgcp.pubsub import PubSubServer
+from localgcp.fault_document import fault
+from localgcp.faults import Faults
+from localgcp.pubsub import Published, PubSubServer
 from localgcp.tables import NotFound, Tables
 from localgcp.topics import NotFound as NoTopic
 
+THREADS = 4
+POLL_SECONDS = 0.2
+
 
 class ControlServer:
-    """Serves in threads of its own."""
+    """Serves in threads of its own. Raises OSError when it cannot listen."""
 
     def __init__(
         self,
@@ -29,18 +52,31 @@ class ControlServer:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
+        self._socket = socket.create_server((host, port))
+        self.port = int(self._socket.getsockname()[1])
+        self._map: dict[int, Any] = {}
         app = create_app(faults, pubsub, tables)
-        server = create_server(app, host=host, port=port, threads=4)
-        assert isinstance(server, TcpWSGIServer), "one address, one listener"
-        self._server = server
-        self.port = int(server.getsockname()[1])
-        self._thread = threading.Thread(target=self._server.run, name="control", daemon=True)
+        self._server: Any = create_server(
+            app, map=self._map, sockets=[self._socket], threads=THREADS
+        )
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.close()
+        """Close every connection. Idempotent."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._server.pull_trigger()
+            self._thread.join()
+        self._server.task_dispatcher.shutdown()
+        wasyncore.close_all(self._map)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            wasyncore.loop(POLL_SECONDS, use_poll=True, map=self._map, count=1)
 
 
 def create_app(faults: Faults, pubsub: PubSubServer, tables: Tables) -> Flask:
@@ -61,10 +97,7 @@ def create_app(faults: Faults, pubsub: PubSubServer, tables: Tables) -> Flask:
 def _add_faults(app: Flask, faults: Faults) -> None:
     @app.post("/faults")
     def add() -> Response:
-        try:
-            return _answer({"id": faults.add(Fault(**request.get_json()))})
-        except TypeError as error:
-            raise ValueError(f"not a fault: {error}") from None
+        return _answer({"id": faults.add(fault(request.get_json(force=True)))})
 
     @app.get("/faults")
     def listing() -> Response:
@@ -88,34 +121,28 @@ def _add_faults(app: Flask, faults: Faults) -> None:
 def _add_pubsub(app: Flask, pubsub: PubSubServer) -> None:
     @app.get("/pubsub/<project>/<topic>/count")
     def count(project: str, topic: str) -> Response:
-        found = pubsub.topics.topic(f"projects/{project}/topics/{topic}")
-        return _answer({"count": len(found.messages)})
+        return _answer({"count": pubsub.count(f"projects/{project}/topics/{topic}")})
 
     @app.get("/pubsub/<project>/<topic>")
     def messages(project: str, topic: str) -> Response:
-        """JSON lines, in the order of publishing, from the `after`th message on."""
-        name = f"projects/{project}/topics/{topic}"
-        pubsub.topics.topic(name)
-        after = int(request.args.get("after", 0))
-        return Response(_lines(pubsub, name, after), mimetype="application/x-ndjson")
+        after = request.args.get("after", "0")
+        if not (after.isascii() and after.isdigit()):
+            raise ValueError(f"after={after!r}: how many messages to leave out, from 0 on")
+        found = pubsub.published(f"projects/{project}/topics/{topic}", int(after))
+        return _lines(_message(published) for published in found)
 
 
-def _lines(pubsub: PubSubServer, name: str, after: int) -> Iterator[bytes]:
-    for published in pubsub.messages(name)[after:]:
-        document = {
-            "message_id": published.message_id,
-            "ordering_key": published.ordering_key,
-            "attributes": published.attributes,
-            **_data(published.data),
-        }
-        yield dumps(document) + b"\n"
-
-
-def _data(data: bytes) -> dict[str, str]:
+def _message(published: Published) -> dict[str, Any]:
+    document = {
+        "message_id": published.message_id,
+        "ordering_key": published.ordering_key,
+        "event_id": published.attributes.get("event_id"),
+        "attributes": published.attributes,
+    }
     try:
-        return {"data": data.decode()}
+        return {**document, "data": published.data.decode()}
     except UnicodeDecodeError:
-        return {"data_base64": base64.b64encode(data).decode()}
+        return {**document, "data_base64": base64.b64encode(published.data).decode()}
 
 
 def _add_tables(app: Flask, tables: Tables) -> None:
@@ -127,14 +154,17 @@ def _add_tables(app: Flask, tables: Tables) -> None:
 
     @app.get(root)
     def all_rows(project: str, dataset: str, table: str) -> Response:
-        """JSON lines, in the order of their coming; timestamps in microseconds since 1970."""
-        found = tables.rows(project, dataset, table)
-        lines = (dumps(row) + b"\n" for row in found)
-        return Response(lines, mimetype="application/x-ndjson")
+        """In the order of their coming; timestamps in microseconds since 1970."""
+        return _lines(iter(tables.rows(project, dataset, table)))
 
     def on_table(path: str, act: Callable[..., object]) -> None:
         def view(project: str, dataset: str, table: str) -> Response:
-            act(project, dataset, table, **(request.get_json(silent=True) or {}))
+            fields = request.get_json(force=True) if request.content_length else {}
+            try:
+                call = signature(act).bind(project, dataset, table, **fields)
+            except TypeError as error:
+                raise ValueError(f"{path}: {error}") from None
+            act(*call.args, **call.kwargs)
             return _answer({})
 
         app.add_url_rule(root + path, path, view, methods=["POST"])
@@ -150,6 +180,12 @@ def _add_tables(app: Flask, tables: Tables) -> None:
     @app.post("/streams/finalize")
     def finalize() -> Response:
         return _answer({"streams": tables.finalize_streams()})
+
+
+def _lines(documents: Iterator[Any]) -> Response:
+    """One JSON document a line, sent as they are made."""
+    lines = (dumps(document) + b"\n" for document in documents)
+    return Response(lines, mimetype="application/x-ndjson")
 
 
 def _answer(document: Any, status: int = 200) -> Response:

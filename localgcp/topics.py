@@ -1,22 +1,26 @@
-"""Topics, subscriptions and messages of the local Pub/Sub: what is delivered, and when again."""
+"""The state of the local Pub/Sub: topics, what was published to them, and their subscriptions."""
 
 from __future__ import annotations
 
-import itertools
-import sqlite3
 import threading
 import time
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from google.protobuf import timestamp_pb2
 from google.pubsub_v1 import PubsubMessage
 from google.pubsub_v1 import Subscription as SubscriptionType
 from google.pubsub_v1 import Topic as TopicType
 
+from localgcp.subscription import Delivery, Reader, Subscription
+from localgcp.topic_store import TopicStore
+
 _Message, _Topic, _Subscription = PubsubMessage.pb(), TopicType.pb(), SubscriptionType.pb()
+DELETED = "_deleted-topic_"
+MAX_DELIVERY = 1_000
+MAX_DELIVERY_BYTES = 10_000_000
 
 
 class NotFound(Exception):
@@ -27,295 +31,228 @@ class AlreadyExists(Exception):
     """There is one of that name."""
 
 
-class Delivery(NamedTuple):
-    """One message on its way to a subscriber."""
-
-    ack_id: str
-    number: int
-    message: Any
-    attempt: int
-
-
-@dataclass
-class _Outstanding:
-    number: int
-    message: Any
-    deadline: float
-
-
-@dataclass
+@dataclass(eq=False)
 class Topic:
-    """resource: the protobuf Topic. messages: all that were published and kept, in order."""
+    """resource: the protobuf Topic, never changed in place. messages: all that were published and
+    kept, serialized, in order; it only ever grows."""
 
     resource: Any
-    messages: list[Any] = field(default_factory=list)
-
-
-@dataclass
-class Subscription:
-    """resource: the protobuf Subscription. Queues are by ordering key; without ordering there is
-    one queue. Not safe by itself."""
-
-    resource: Any
-    queues: OrderedDict[str, deque[tuple[int, Any]]] = field(default_factory=OrderedDict)
-    outstanding: dict[str, _Outstanding] = field(default_factory=dict)
-    by_key: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    attempts: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-
-    def _key(self, message: Any) -> str:
-        return str(message.ordering_key) if self.resource.enable_message_ordering else ""
-
-    def add(self, number: int, message: Any) -> None:
-        self.queues.setdefault(self._key(message), deque()).append((number, message))
-
-    def take(self, most: int, now: float, ack_ids: itertools.count[int]) -> list[Delivery]:
-        """Up to `most` messages that may be delivered now. Of an ordering key there are more
-        only when those before are acknowledged."""
-        self._expire(now)
-        taken: list[Delivery] = []
-        for key in list(self.queues):
-            if key and self.by_key[key]:
-                continue
-            queue = self.queues[key]
-            while queue and len(taken) < most:
-                taken.append(self._hand_out(key, *queue.popleft(), now, ack_ids))
-            if not queue:
-                del self.queues[key]
-            if len(taken) >= most:
-                break
-        return taken
-
-    def _hand_out(
-        self, key: str, number: int, message: Any, now: float, ack_ids: itertools.count[int]
-    ) -> Delivery:
-        ack_id = f"ack-{next(ack_ids)}"
-        deadline = now + (self.resource.ack_deadline_seconds or 10)
-        self.outstanding[ack_id] = _Outstanding(number, message, deadline)
-        self.by_key[key].add(ack_id)
-        self.attempts[number] += 1
-        return Delivery(ack_id, number, message, self.attempts[number])
-
-    def acknowledge(self, ack_ids: Sequence[str]) -> list[int]:
-        """Answers the numbers of the messages that are done with."""
-        done = []
-        for ack_id in ack_ids:
-            held = self.outstanding.pop(ack_id, None)
-            if held is not None:
-                self.by_key[self._key(held.message)].discard(ack_id)
-                self.attempts.pop(held.number, None)
-                done.append(held.number)
-        return done
-
-    def extend(self, ack_ids: Sequence[str], seconds: int, now: float) -> None:
-        """A deadline of 0 gives the message back."""
-        for ack_id in ack_ids:
-            held = self.outstanding.get(ack_id)
-            if held is not None and seconds == 0:
-                self._give_back(held)
-            elif held is not None:
-                held.deadline = now + seconds
-
-    def _expire(self, now: float) -> None:
-        for held in [held for held in self.outstanding.values() if held.deadline <= now]:
-            self._give_back(held)
-
-    def _give_back(self, held: _Outstanding) -> None:
-        """Back into the queue, with what was handed out behind it of the same ordering key."""
-        key = self._key(held.message)
-        back = [
-            (ack_id, other)
-            for ack_id in self.by_key[key]
-            if (other := self.outstanding[ack_id]) is held or (key and other.number > held.number)
-        ]
-        for ack_id, _ in back:
-            del self.outstanding[ack_id]
-            self.by_key[key].discard(ack_id)
-        returned = sorted((other.number, other.message) for _, other in back)
-        queue = self.queues.setdefault(key, deque())
-        queue.extendleft(reversed(returned))
+    id: int = 0
+    messages: list[bytes] = field(default_factory=list)
+    readers: list[Subscription] = field(default_factory=list)
 
 
 class Topics:
-    """All of it. Safe from any thread. With a file, what was answered survives `kill -9`."""
+    """All of it. Safe from any thread. With a file, what was answered survives `kill -9`.
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.changed = threading.Condition(threading.RLock())
+    clock: seconds, for acknowledgement deadlines. Every method raises NotFound where a name is
+    not known; those that change something raise sqlite3.Error when the file cannot be written, and
+    have then changed nothing (but an acknowledgement holds until the next start).
+    """
+
+    def __init__(
+        self, path: Path | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
         self._topics: dict[str, Topic] = {}
         self._subscriptions: dict[str, Subscription] = {}
-        self._numbers = itertools.count(1)
-        self._ack_ids = itertools.count(1)
-        self._db = None if path is None else self._open(path)
-        if self._db is not None:
-            self._load(self._db)
+        self._next = self._reserved = 1
+        self._store = None if path is None else TopicStore(path)
+        if self._store is not None:
+            self._load(self._store)
 
-    # --- resources --------------------------------------------------------------------------------
+    def close(self) -> None:
+        with self._changed:
+            if self._store is not None:
+                self._store.close()
+
+    # --- topics -----------------------------------------------------------------------------------
 
     def create_topic(self, resource: Any) -> None:
-        with self.changed:
+        with self._changed:
             if resource.name in self._topics:
                 raise AlreadyExists(f"Topic already exists: {resource.name}")
-            self._topics[resource.name] = Topic(resource)
-            self._save("topics", resource)
+            id_ = 0
+            if self._store is not None:
+                id_ = self._store.add_topic(resource.name, resource.SerializeToString())
+            self._topics[resource.name] = Topic(resource, id_)
 
     def topic(self, name: str) -> Topic:
-        with self.changed:
-            if name not in self._topics:
-                raise NotFound(f"Resource not found (resource={name.rsplit('/', 1)[-1]}).")
-            return self._topics[name]
+        with self._changed:
+            return self._topic(name)
 
-    def update_topic(self, resource: Any, paths: Sequence[str]) -> Any:
-        with self.changed:
-            known = self.topic(resource.name).resource
-            for path in paths:
-                known.ClearField(path)
-                given = type(resource)(**{path: getattr(resource, path)})
-                known.MergeFrom(given)
-            self._save("topics", known)
-            return known
+    def update_topic(self, name: str, change: Callable[[Any], None]) -> Any:
+        """`change` is given a copy of the resource, which then takes its place."""
+        with self._changed:
+            topic = self._topic(name)
+            resource = _Topic.FromString(topic.resource.SerializeToString())
+            change(resource)
+            if self._store is not None:
+                self._store.set_topic(topic.id, resource.SerializeToString())
+            topic.resource = resource
+            return resource
 
     def delete_topic(self, name: str) -> None:
-        with self.changed:
-            self.topic(name)
+        """Its subscriptions stay, with what they have not acknowledged."""
+        with self._changed:
+            topic = self._topic(name)
+            orphans = [_with_topic(reader.resource, DELETED) for reader in topic.readers]
+            if self._store is not None:
+                rows = [
+                    (orphan.SerializeToString(), reader.id)
+                    for orphan, reader in zip(orphans, topic.readers, strict=True)
+                ]
+                self._store.delete_topic(topic.id, rows)
+            for orphan, reader in zip(orphans, topic.readers, strict=True):
+                reader.resource = orphan
             del self._topics[name]
-            self._remove("topics", name)
 
     def topics(self, project: str) -> list[Any]:
-        with self.changed:
-            return [t.resource for n, t in self._topics.items() if n.startswith(project + "/")]
+        with self._changed:
+            found = self._topics.items()
+            return [one.resource for name, one in found if name.startswith(project + "/")]
+
+    # --- subscriptions ----------------------------------------------------------------------------
 
     def create_subscription(self, resource: Any) -> None:
-        with self.changed:
+        with self._changed:
             if resource.name in self._subscriptions:
                 raise AlreadyExists(f"Subscription already exists: {resource.name}")
-            self.topic(resource.topic)
-            self._subscriptions[resource.name] = Subscription(resource)
-            self._save("subscriptions", resource)
+            topic = self._topic(resource.topic)
+            id_ = 0
+            if self._store is not None:
+                data = resource.SerializeToString()
+                id_ = self._store.add_subscription(resource.name, data, topic.id)
+            self._subscriptions[resource.name] = subscription = Subscription(resource, id_)
+            topic.readers.append(subscription)
 
-    def subscription(self, name: str) -> Subscription:
-        with self.changed:
-            if name not in self._subscriptions:
-                raise NotFound(f"Resource not found (resource={name.rsplit('/', 1)[-1]}).")
-            return self._subscriptions[name]
+    def subscription(self, name: str) -> Any:
+        """The resource."""
+        with self._changed:
+            return self._subscription(name).resource
 
     def delete_subscription(self, name: str) -> None:
-        with self.changed:
-            self.subscription(name)
+        """Those that wait for its messages are told."""
+        with self._changed:
+            subscription = self._subscription(name)
+            if self._store is not None:
+                self._store.delete_subscription(subscription.id)
             del self._subscriptions[name]
-            self._remove("subscriptions", name)
+            topic = self._topics.get(subscription.resource.topic)
+            if topic is not None:
+                topic.readers.remove(subscription)
+            self._changed.notify_all()
 
     def subscriptions(self, project: str) -> list[Any]:
-        with self.changed:
-            known = self._subscriptions.items()
-            return [s.resource for name, s in known if name.startswith(project + "/")]
+        with self._changed:
+            found = self._subscriptions.items()
+            return [one.resource for name, one in found if name.startswith(project + "/")]
 
     def subscriptions_of(self, topic: str) -> list[str]:
-        with self.changed:
-            known = self._subscriptions.items()
-            return [name for name, s in known if s.resource.topic == topic]
+        with self._changed:
+            return [str(reader.resource.name) for reader in self._topic(topic).readers]
 
     # --- messages ---------------------------------------------------------------------------------
 
     def publish(self, name: str, messages: Sequence[Any]) -> list[str]:
-        """Kept when it returns; answers the message ids. Without a subscription and without
-        retention the messages are thrown away, as the service does."""
-        with self.changed:
-            topic = self.topic(name)
-            readers = [s for s in self._subscriptions.values() if s.resource.topic == name]
-            now = time.time_ns()
-            numbers = [next(self._numbers) for _ in messages]
-            for number, message in zip(numbers, messages, strict=True):
-                message.message_id = str(number)
-                message.publish_time.FromNanoseconds(now)
-            if readers or topic.resource.HasField("message_retention_duration"):
-                self._keep(name, topic, numbers, messages)
-            for reader in readers:
-                for number, message in zip(numbers, messages, strict=True):
-                    reader.add(number, message)
-            self.changed.notify_all()
-        return [str(number) for number in numbers]
+        """Answers the message ids, which it also writes into the messages, with the time. Kept
+        when it returns; without a subscription and without retention the messages are thrown away,
+        as the service does."""
+        with self._changed:
+            topic = self._topic(name)
+            numbers = self._numbered(len(messages))
+            _stamp(messages, numbers)
+            if topic.readers or topic.resource.HasField("message_retention_duration"):
+                self._keep(topic, numbers, messages)
+                self._changed.notify_all()
+            return [str(number) for number in numbers]
 
-    def _keep(
-        self, name: str, topic: Topic, numbers: Sequence[int], messages: Sequence[Any]
-    ) -> None:
-        topic.messages.extend(messages)
-        if self._db is not None:
-            rows = [
-                (number, name, message.SerializeToString())
-                for number, message in zip(numbers, messages, strict=True)
-            ]
-            self._db.execute("BEGIN")
-            self._db.executemany("INSERT INTO messages VALUES (?, ?, ?)", rows)
-            self._db.execute("COMMIT")
-
-    def take(self, name: str, most: int) -> list[Delivery]:
-        """What may be delivered of a subscription now."""
-        with self.changed:
-            return self.subscription(name).take(most, time.monotonic(), self._ack_ids)
+    def take(self, name: str, reader: Reader, seconds: float) -> list[Delivery]:
+        """What may be delivered to the reader; waits up to `seconds` of real time for a first
+        message, but does not notice a deadline that passes meanwhile."""
+        end = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                subscription = self._subscription(name)
+                now = self._clock()
+                taken = subscription.take(reader, MAX_DELIVERY, MAX_DELIVERY_BYTES, now)
+                left = end - time.monotonic()
+                if taken or left <= 0:
+                    return taken
+                self._changed.wait(left)
 
     def acknowledge(self, name: str, ack_ids: Sequence[str]) -> None:
-        with self.changed:
-            done = self.subscription(name).acknowledge(ack_ids)
-            if self._db is not None:
-                self._db.execute("BEGIN")
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO acks VALUES (?, ?)", [(name, n) for n in done]
-                )
-                self._db.execute("COMMIT")
-            self.changed.notify_all()
+        with self._changed:
+            subscription = self._subscription(name)
+            done = subscription.acknowledge(ack_ids)
+            if self._store is not None and done:
+                self._store.acknowledge(subscription.id, done)
+            # The next of an ordering key may be free now, and a stream may have room.
+            self._changed.notify_all()
 
     def extend(self, name: str, ack_ids: Sequence[str], seconds: int) -> None:
-        with self.changed:
-            self.subscription(name).extend(ack_ids, seconds, time.monotonic())
-            self.changed.notify_all()
+        with self._changed:
+            self._subscription(name).extend(ack_ids, seconds, self._clock())
+            self._changed.notify_all()
 
-    # --- on disk ----------------------------------------------------------------------------------
+    # --- inside: with the lock held ---------------------------------------------------------------
 
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(
-            "CREATE TABLE IF NOT EXISTS topics (name TEXT PRIMARY KEY, resource BLOB);"
-            "CREATE TABLE IF NOT EXISTS subscriptions (name TEXT PRIMARY KEY, resource BLOB,"
-            " since INTEGER);"
-            "CREATE TABLE IF NOT EXISTS messages (number INTEGER PRIMARY KEY, topic TEXT,"
-            " message BLOB);"
-            "CREATE TABLE IF NOT EXISTS acks (subscription TEXT, number INTEGER,"
-            " PRIMARY KEY (subscription, number)) WITHOUT ROWID"
-        )
-        return db
+    def _topic(self, name: str) -> Topic:
+        if name not in self._topics:
+            raise NotFound(f"Topic not found: {name}")
+        return self._topics[name]
 
-    def _load(self, db: sqlite3.Connection) -> None:
-        for name, resource in db.execute("SELECT name, resource FROM topics").fetchall():
-            self._topics[name] = Topic(_Topic.FromString(resource))
-        since = {}
-        for name, resource, first in db.execute("SELECT * FROM subscriptions").fetchall():
-            self._subscriptions[name] = Subscription(_Subscription.FromString(resource))
-            since[name] = first
-        acked = set(db.execute("SELECT subscription, number FROM acks"))
-        last = 0
-        for number, topic, data in db.execute("SELECT * FROM messages ORDER BY number"):
-            last = number
-            message = _Message.FromString(data)
-            if topic in self._topics:
-                self._topics[topic].messages.append(message)
-            for name, known in self._subscriptions.items():
-                wanted = known.resource.topic == topic and number > since[name]
-                if wanted and (name, number) not in acked:
-                    known.add(number, message)
-        self._numbers = itertools.count(last + 1)
+    def _subscription(self, name: str) -> Subscription:
+        if name not in self._subscriptions:
+            raise NotFound(f"Subscription does not exist: {name}")
+        return self._subscriptions[name]
 
-    def _save(self, table: str, resource: Any) -> None:
-        if self._db is None:
-            return
-        row: tuple[Any, ...] = (resource.name, resource.SerializeToString())
-        if table == "subscriptions":
-            since = self._db.execute("SELECT coalesce(max(number), 0) FROM messages").fetchone()[0]
-            row = (*row, since)
-        marks = ", ".join("?" * len(row))
-        self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
+    def _numbered(self, count: int) -> range:
+        if self._store is not None and self._next + count > self._reserved:
+            _, self._reserved = self._store.reserve()
+        numbers = range(self._next, self._next + count)
+        self._next += count
+        return numbers
 
-    def _remove(self, table: str, name: str) -> None:
-        if self._db is not None:
-            self._db.execute(f"DELETE FROM {table} WHERE name = ?", (name,))
+    def _keep(self, topic: Topic, numbers: Sequence[int], messages: Sequence[Any]) -> None:
+        kept = [message.SerializeToString() for message in messages]
+        if self._store is not None:
+            self._store.add_messages(topic.id, numbers, kept)
+        topic.messages.extend(kept)
+        for reader in topic.readers:
+            for number, message, data in zip(numbers, messages, kept, strict=True):
+                reader.add(number, data, message.ordering_key)
+
+    def _load(self, store: TopicStore) -> None:
+        self._next, self._reserved = store.reserve()
+        topics = {id_: Topic(_Topic.FromString(data), id_) for id_, data in store.topics()}
+        self._topics = {topic.resource.name: topic for topic in topics.values()}
+        readers: dict[int, list[tuple[int, Subscription]]] = {}
+        for id_, data, topic_id, since in store.subscriptions():
+            subscription = Subscription(_Subscription.FromString(data), id_)
+            self._subscriptions[subscription.resource.name] = subscription
+            readers.setdefault(topic_id, []).append((since, subscription))
+            if topic_id in topics:
+                topics[topic_id].readers.append(subscription)
+        acknowledged = store.acknowledged()
+        for number, topic_id, data in store.messages():
+            if topic_id in topics:
+                topics[topic_id].messages.append(data)
+            for since, subscription in readers.get(topic_id, ()):
+                if number > since and (subscription.id, number) not in acknowledged:
+                    subscription.add(number, data, _Message.FromString(data).ordering_key)
+
+
+def _stamp(messages: Sequence[Any], numbers: Sequence[int]) -> None:
+    now = timestamp_pb2.Timestamp()
+    now.FromNanoseconds(time.time_ns())
+    for number, message in zip(numbers, messages, strict=True):
+        message.message_id = str(number)
+        message.publish_time.CopyFrom(now)
+
+
+def _with_topic(resource: Any, topic: str) -> Any:
+    changed = _Subscription.FromString(resource.SerializeToString())
+    changed.topic = topic
+    return changed

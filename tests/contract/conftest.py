@@ -2,6 +2,7 @@
 
 The BigQuery contract runs against the local services, or, for the tests that need no access to
 the inside, against what BQ_CONTRACT_REST (http://host:port) and BQ_CONTRACT_GRPC (host:port) name.
+The Pub/Sub contract runs against the local server and, where it is, Google's own emulator.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import pytest
 from localgcp.bigquery_rest import BigQueryRestServer
 from localgcp.bigquery_write import StorageWriteServer
 from localgcp.faults import Fault, Faults
+from localgcp.pubsub import PubSubServer
 from localgcp.tables import Tables
 from tests.support.bigquery import Service, new_table, rest_client, write_client
+from tests.support.pubsub import LocalPubSub, PubSub, emulator
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,29 @@ def bigquery_write(bigquery_service: Service) -> Iterator[Any]:
 def bigquery_table(bigquery_rest: Any) -> Any:
     """A table of the columns in `tests.support.bigquery`."""
     return new_table(bigquery_rest)
+
+
+@pytest.fixture(scope="session")
+def pubsub_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of Google's own emulator."""
+    with emulator(tmp_path_factory.mktemp("pubsub-emulator")) as address:
+        if address is None:
+            pytest.skip("Google's Pub/Sub emulator is not here: it needs Java and the gcloud CLI")
+        yield address
+
+
+@pytest.fixture
+def pubsub_local() -> Iterator[LocalPubSub]:
+    with LocalPubSub() as local:
+        yield local
+
+
+@pytest.fixture(params=["local", "emulator"])
+def pubsub_service(request: pytest.FixtureRequest) -> Iterator[PubSub]:
+    """Every implementation of Pub/Sub."""
+    if request.param == "emulator":
+        with PubSub(request.getfixturevalue("pubsub_emulator")) as service:
+            yield service
+    else:
+        with PubSubServer(Faults()) as server, PubSub(f"127.0.0.1:{server.port}") as service:
+            yield service

@@ -172,6 +172,7 @@ def small_disk(directory: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_nothing_is_acknowledged_and_nothing_is_lost(
     site: Plant, tmp_path: Path
 ) -> None:

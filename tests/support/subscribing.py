@@ -29,7 +29,9 @@ class Subscribing:
 
     def __init__(self, path: Path, settings: Settings, limits: Limits | None = None) -> None:
         clock = SystemClock()
-        self.journal = Journal(path, limits or Limits(), clock)
+        limits = limits or Limits()
+        # A small journal: a large one takes its time to open.
+        self.journal = Journal(path, limits._replace(max_bytes=64 * 1024**2), clock)
         self.settings = settings
         self.confirmed: list[int] = []  # what the broker is known not to send again, in order
         self.failure: BaseException | None = None
