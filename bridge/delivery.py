@@ -32,6 +32,7 @@ from bridge.loading import Loader
 from bridge.policy import RetryPolicy
 from bridge.reading import Entry
 from bridge.sinks.base import Outcome, Sink
+from bridge.sinks.log import reading_fields
 
 log = logging.getLogger(__name__)
 
@@ -217,6 +218,7 @@ class Delivery:
         if settlement.settled:
             lane.attempts, lane.held, lane.error = 0, None, None
             self._observe(settlement.settled)
+            self._trace(settlement.settled)
         for refused in settlement.refused:
             log.warning(
                 "refused by the sink for good: kept as a dead letter",
@@ -228,6 +230,13 @@ class Delivery:
                     }
                 },
             )
+
+    def _trace(self, settled: Sequence[Entry]) -> None:
+        """A line a reading, for those who look for one: at DEBUG alone."""
+        if log.isEnabledFor(logging.DEBUG):
+            for entry in settled:
+                fields = {"sink": self.sink.name, **reading_fields(entry.reading)}
+                log.debug("reading settled", extra={"fields": fields})
 
     def _observe(self, settled: Sequence[Entry]) -> None:
         now = self._clock.now_us()

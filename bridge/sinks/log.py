@@ -28,7 +28,7 @@ class LogSink:
 
     def write(self, batch: Sequence[Entry]) -> Future[Outcome]:
         for entry in batch:
-            log.info("reading", extra={"fields": _fields(entry.reading), "every": True})
+            log.info("reading", extra={"fields": reading_fields(entry.reading), "every": True})
         done: Future[Outcome] = Future()
         done.set_result(Outcome([entry.seq for entry in batch], {}))
         return done
@@ -37,7 +37,8 @@ class LogSink:
         pass
 
 
-def _fields(reading: Reading) -> dict[str, object]:
+def reading_fields(reading: Reading) -> dict[str, object]:
+    """A reading as the fields of a log line."""
     return {
         "event_id": reading.event_id.hex(),
         "site": reading.site,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -360,3 +361,15 @@ def test_the_random_failures_of_a_service_lose_double_and_reorder_nothing(
         expected = [float(n) for n in range(3000) if sites[n % 3] == site and n % 97 != 13]
         assert values(sink, site) == expected
     assert all(line.balanced for line in journal.sites().values())
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.DEBUG, 3), (logging.INFO, 0)])
+def test_each_settled_reading_is_a_line_at_debug_alone(
+    journal: Journal, caplog: pytest.LogCaptureFixture, level: int, lines: int
+) -> None:
+    journal.activate({"memory": "m"})
+    journal.append(samples(3), [])
+    with caplog.at_level(level, "bridge.delivery"), delivering(MemorySink(), journal) as delivery:
+        until(lambda: delivery.drained)
+    found = [record for record in caplog.records if record.message == "reading settled"]
+    assert len(found) == lines
