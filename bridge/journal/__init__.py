@@ -14,8 +14,9 @@ What is true after every commit, whatever is killed between any two lines (each 
  I6  A sink's `position` never passes an entry that is unresolved for it. A lane's position
      never passes an unresolved entry of that lane, except for the ones named in `beyond`, which
      are resolved.
- I7  An append intent is overwritten only when all of its entries are resolved, or a definite
-     answer freed its offset.
+ I7  An append intent is overwritten only when all of its entries are resolved, when a definite
+     answer freed its offset (then by one without entries: where the next append goes), or when
+     the same entries are put down for a look-up in the table (then by one without a stream).
  I8  A failed transaction changes nothing, on disk or in memory.
 
 Files of this package, in the order in which a reading meets them:
