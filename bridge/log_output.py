@@ -84,6 +84,8 @@ class Output:
             unwritten = self._write_with_loss(lines)
             with self._changed:
                 self._lost += unwritten
+                # Only now: what is being written still takes up memory.
+                self._characters -= sum(map(len, lines))
                 self._writing = False
                 self._stuck = False
                 self._changed.notify_all()
@@ -92,7 +94,6 @@ class Output:
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._closed)
             lines = [self._lines.popleft() for _ in range(min(MAX_BATCH, len(self._lines)))]
-            self._characters -= sum(map(len, lines))
             self._writing = bool(lines)
             return lines
 
