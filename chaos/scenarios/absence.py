@@ -1,0 +1,3 @@
+from chaos.scenario import Scenario
+
+SCENARIOS: tuple[Scenario, ...] = ()

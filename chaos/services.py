@@ -1,0 +1,142 @@
+"""The local Google services as a process of their own, steered through their control port."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from google.cloud.bigquery import SchemaField, Table
+
+from bridge.cli.processes import Program
+from bridge.settings import Settings
+from bridge.sinks import connect
+from bridge.sinks.schema import COLUMNS
+from chaos.bridge_process import ROOT
+
+PORTS = ("pubsub", "bigquery", "storage", "control")
+RETENTION_SECONDS = 604_800
+
+
+class ControlFailed(RuntimeError):
+    """The control port refused a request; the message is its answer."""
+
+
+class Services:
+    """Pub/Sub and BigQuery, kept in `directory`, on the same ports in all their lives."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._ports = dict.fromkeys(PORTS, "0")
+        self._program: Program | None = None
+        self._control = ""
+        self.environment: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Blocks until they listen."""
+        options = [word for name, port in self._ports.items() for word in (f"--{name}-port", port)]
+        command = [sys.executable, "-m", "localgcp", *options, "--data-dir", str(self._directory)]
+        output = self._directory / "services.out"
+        output.unlink(missing_ok=True)
+        self._program = Program("services", command, self._directory, None, ROOT)
+        announced = json.loads(self._program.wait_until(lambda: _first_line(output), 30))
+        self._control = announced["control"]
+        self.environment = announced["environment"]
+        addresses = (*self.environment.values(), self._control)
+        self._ports = dict(zip(PORTS, map(_port, addresses), strict=True))
+
+    def kill(self) -> None:
+        """SIGKILL. Nothing happens where they do not run."""
+        if self._program is not None:
+            self._program.kill()
+
+    # --- trouble ----------------------------------------------------------------------------------
+
+    def add_fault(self, call: str, **fields: Any) -> int:
+        """Put a fault in force (`localgcp.faults.Fault`); its id."""
+        return int(self.post("/faults", {"call": call, **fields})["id"])
+
+    @contextmanager
+    def fault(self, call: str, **fields: Any) -> Iterator[None]:
+        """A fault for as long as the block lasts; on each fitting call unless `times` is given."""
+        number = self.add_fault(call, **{"times": None, **fields})
+        try:
+            yield
+        finally:
+            self._request("DELETE", f"/faults/{number}")
+
+    def clear_faults(self) -> None:
+        self._request("DELETE", "/faults")
+
+    def calls(self, name: str) -> int:
+        """How often a call was made since the start."""
+        return int(json.loads(self._request("GET", "/calls")).get(name, 0))
+
+    def post(self, path: str, document: Any = None) -> Any:
+        """A request of the control port; its answer. Raises ControlFailed."""
+        return json.loads(self._request("POST", path, document))
+
+    # --- what they hold ---------------------------------------------------------------------------
+
+    def events(self, settings: Settings, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The messages of the topic, in the order of their coming, without the first ones."""
+        path = f"/pubsub/{settings.gcp_project_id}/{settings.pubsub_topic}?after={after}"
+        for line in self._request("GET", path).splitlines():
+            yield json.loads(line)
+
+    def rows(self, settings: Settings) -> Iterator[dict[str, Any]]:
+        """The rows of the table."""
+        for line in self._request("GET", table_path(settings)).splitlines():
+            yield json.loads(line)
+
+    def _request(self, method: str, path: str, document: Any = None) -> bytes:
+        body = None if document is None else json.dumps(document).encode()
+        request = urllib.request.Request(self._control + path, body, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                content: bytes = answer.read()
+        except urllib.error.HTTPError as error:
+            raise ControlFailed(error.read().decode()) from error
+        return content
+
+
+def table_path(settings: Settings) -> str:
+    """The table's path at the control port."""
+    names = (settings.gcp_project_id, settings.bigquery_dataset, settings.bigquery_table)
+    return "/bigquery/" + "/".join(str(name) for name in names)
+
+
+def create_topic(settings: Settings) -> None:
+    """With retention, as `provision` does it."""
+    publisher = connect.publisher(settings)
+    name = f"projects/{settings.gcp_project_id}/topics/{settings.pubsub_topic}"
+    retention = {"seconds": RETENTION_SECONDS}
+    publisher.create_topic(request={"name": name, "message_retention_duration": retention})
+    publisher.transport.close()
+
+
+def create_table(settings: Settings, leave_out: str = "") -> None:
+    """The dataset where it is missing, and the table. leave_out: a column to go without."""
+    client = connect.bigquery(settings)
+    client.create_dataset(settings.bigquery_dataset, exists_ok=True)
+    columns = [SchemaField(*column) for column in COLUMNS if column.name != leave_out]
+    client.create_table(Table(table_id(settings), schema=columns))
+    client.close()
+
+
+def table_id(settings: Settings) -> str:
+    return f"{settings.gcp_project_id}.{settings.bigquery_dataset}.{settings.bigquery_table}"
+
+
+def _first_line(output: Path) -> str | None:
+    first, end, _ = output.read_text().partition("\n")
+    return first if end else None
+
+
+def _port(address: str) -> str:
+    return address.rsplit(":", 1)[1]
