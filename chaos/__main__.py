@@ -33,14 +33,17 @@ def list_() -> None:
 @click.argument("names", nargs=-1)
 @click.option("--quick", is_flag=True, help="The short form, as the tests run it.")
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, show_default=True)
-def run(names: tuple[str, ...], quick: bool, out: Path) -> None:
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="Leave logs and journals in this directory."
+)
+def run(names: tuple[str, ...], quick: bool, out: Path, keep: Path | None) -> None:
     """Run all scenarios, or those named (a name, or a group). Exit 1 if anything is lost, doubled
     in BigQuery or out of order."""
     wanted = _chosen(names)
     console = Console(stderr=True)
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as directory,
-        Runner(Path(directory), quick) as runner,
+        Runner(keep or Path(directory), quick) as runner,
     ):
         results = run_all(runner, wanted, lambda result: _tell(console, result))
     report.write(results, out)

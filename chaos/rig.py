@@ -16,7 +16,9 @@ from bridge.cli.broker import Broker
 from bridge.cli.processes import ProgramFailed
 from bridge.settings import PLATFORM_VARIABLES, Settings, load
 from chaos.bridge_process import Bridge
+from chaos.disk import small_disk
 from chaos.proxy import Proxy
+from chaos.scenario import Scenario
 from chaos.sensors import Load, Sensor
 from chaos.services import Services, create_table, create_topic
 from chaos.verdict import Arrived, Verdict, judge
@@ -25,6 +27,7 @@ SITES = ("MOR", "BAG", "SIE", "CHI")
 RATE = 100.0  # readings a second and site
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 120.0
+LOAD_BEFORE = LOAD_AFTER = 100  # readings
 
 
 class TookTooLong(RuntimeError):
@@ -32,35 +35,33 @@ class TookTooLong(RuntimeError):
 
 
 class Rig:
-    """Everything for a scenario or several, made by `Rig.start`. A context manager: leaving it
+    """Everything for one scenario, or for several of one stage. A context manager: leaving it
     stops all but the services, which are the caller's.
 
-    quick: the short form, for the tests. Everything else is for the scenarios to break.
+    What a scenario may break: `broker`, `proxy` (between broker and bridge), `services`, `bridge`.
+    What it may say: `findings`, and by site
+        expected_refusals: the numbers that BigQuery will refuse for good;
+        also_sent: the numbers that were acknowledged to somebody else than the sensors.
+    quick: the short form, for the tests.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        services: Services,
-        name: str,
-        quick: bool,
-        settings: Mapping[str, str] | None = None,
-        broker: str = "",
+        self, directory: Path, services: Services, name: str, quick: bool, scenario: Scenario
     ) -> None:
         self.quick = quick
         self.services = services
         self.random = Random(name)
         self.directory = directory
         (directory / "broker").mkdir(parents=True)
-        self.broker = Broker(directory / "broker", broker)
+        self.broker = Broker(directory / "broker", scenario.broker)
         self.expected_refusals: dict[str, set[int]] = {}
+        self.also_sent: dict[str, range] = {}
         self.findings: list[str] = []
-        self._changes = {"PUBSUB_TOPIC": f"events-{name}", "BIGQUERY_TABLE": f"readings_{name}"}
-        self._changes.update(settings or {})
+        self._name = name
+        self._scenario = scenario
         self._load: Load | None = None
         self._next = 0  # the first number of the next load
-        self._accepted = 0  # acknowledged readings of all loads before
-        self._events_seen = 0
+        self._accepted = 0  # by the ledger, before this scenario
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,15 +90,23 @@ class Rig:
             **inherited,
             "APP_ENV": "DEV",
             "GCP_PROJECT_ID": "chaos-project",
+            "PUBSUB_TOPIC": f"events-{self._name}",
             "BIGQUERY_DATASET": "chaos",
+            "BIGQUERY_TABLE": f"readings_{self._name}",
             "MQTT_BROKER": "127.0.0.1",
             "MQTT_PORT": str(self.proxy.port),
-            "JOURNAL_PATH": str(self.directory / "journal.db"),
+            "JOURNAL_PATH": str(self._disk() / "journal.db"),
             "HTTP_HOST": "127.0.0.1",
             "LOG_FORMAT": "text",
             **self.services.environment,
-            **self._changes,
+            **self._scenario.settings,
         }
+
+    def _disk(self) -> Path:
+        if not self._scenario.disk_bytes:
+            return self.directory
+        disk = small_disk(self.directory / "disk", self._scenario.disk_bytes)
+        return self._stack.enter_context(disk)
 
     # --- for the scenarios ------------------------------------------------------------------------
 
@@ -111,11 +120,8 @@ class Rig:
 
     def wait_until(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
         """Poll; an OSError (nobody answers) counts as no. Raises TookTooLong."""
-        deadline = time.monotonic() + seconds
-        while not _answers(condition):
-            if time.monotonic() > deadline:
-                raise TookTooLong(f"after {seconds:g} s still not: {what}")
-            time.sleep(POLL_SECONDS)
+        if not _comes_about(condition, seconds):
+            raise TookTooLong(f"after {seconds:g} s still not: {what}")
 
     def wait_for_readings(self, count: int) -> None:
         """Until the sensors had so many more acknowledged."""
@@ -130,10 +136,21 @@ class Rig:
         assert code is not None
         return code
 
+    def wait_until_held(self, held: bool = True) -> None:
+        """Until a sink is shown as needing an operator, or none is any more."""
+        self.wait_until(
+            lambda: (self.bridge.metric("bridge_sink_held") >= 1) is held,
+            "a sink is held" if held else "no sink is held",
+        )
+
     def require(self, holds: object, finding: str) -> None:
         """Note a finding unless something holds; the scenario goes on."""
         if not holds:
             self.findings.append(finding)
+
+    @property
+    def journal(self) -> Path:
+        return self.settings.journal_path
 
     @property
     def acknowledged(self) -> int:
@@ -146,79 +163,86 @@ class Rig:
         return self._load.acknowledged[site]
 
     @property
-    def accepted(self) -> int:
-        """Readings that the bridge has accepted since its journal began."""
-        return int(self.bridge.ledger()["totals"]["accepted"])
+    def first_number(self) -> int:
+        """The first number of this scenario."""
+        return self._next
 
-    @property
-    def caught_up(self) -> bool:
-        """Whether the bridge has settled all that the sensors know to be acknowledged."""
-        return self._settled_by_all(self._accepted + self.acknowledged)
+    def total(self, count: str) -> int:
+        """One of the ledger's counts over all sites, since the journal began."""
+        return int(self.bridge.ledger()["totals"][count])
+
+    def of_sink(self, sink: str, count: str) -> int:
+        """One of the ledger's counts of a sink over all sites, since the journal began."""
+        return int(self.bridge.ledger()["totals"]["sinks"][sink][count])
 
     def resolved(self, sink: str) -> int:
         """Readings that are settled, or dead letters, for a sink since the journal began."""
-        counts = self.bridge.ledger()["totals"]["sinks"][sink]
-        return int(counts["settled"] + counts["dead_lettered"])
+        return self.of_sink(sink, "settled") + self.of_sink(sink, "dead_lettered")
 
-    def _settled_by_all(self, count: int) -> bool:
-        sinks = self.bridge.ledger()["totals"]["sinks"].values()
-        return all(sink["settled"] + sink["dead_lettered"] >= count for sink in sinks)
+    def ledger_began_anew(self) -> None:
+        """The journal lost its counts: from now on they begin with what is in them now."""
+        self._accepted = self.total("accepted") - self.acknowledged
 
     # --- one scenario -----------------------------------------------------------------------------
 
-    def run(self, fault: Callable[[Rig], None], cover_seconds: float = 0.0) -> Verdict:
-        """Load on, fault, recovery, load off, everything settled; what came of it."""
-        self.findings, self.expected_refusals = [], {}
-        sensors = [
-            Sensor(self.broker.port, site, RATE, self._next, cover_seconds) for site in SITES
-        ]
-        self._load = Load(sensors)
+    def run(self, scenario: Scenario) -> Verdict:
+        """Load on, fault, recovery, load off, everything settled; what came of it. Raises
+        TookTooLong, and what the scenario raises."""
+        self.findings, self.expected_refusals, self.also_sent = [], {}, {}
+        self._accepted = self.total("accepted")
+        self._load = Load([self._sensor(site, scenario) for site in SITES])
         with self._load as running:
-            self.wait_for_readings(100)
-            fault(self)
+            self.wait_for_readings(LOAD_BEFORE)
+            scenario.fault(self)
             recovery = self._recovery()
-            self.wait_for_readings(100)
-        sent = running.acknowledged
-        self._settle(running.count)
-        return self._judged(sent, recovery)
+            self.wait_for_readings(LOAD_AFTER)
+        verdict = self._settled({**running.acknowledged, **self.also_sent}, recovery)
+        self._next = 1 + max(
+            numbers.stop for numbers in (*running.acknowledged.values(), *self.also_sent.values())
+        )
+        return verdict
+
+    def _sensor(self, site: str, scenario: Scenario) -> Sensor:
+        cover, padding = scenario.cover_seconds, scenario.padding
+        return Sensor(self.broker.port, site, RATE, self._next, cover, padding)
 
     def _recovery(self) -> float:
+        """Seconds until all that was acknowledged by now is settled in both sinks."""
         began = time.monotonic()
         goal = self._accepted + self.acknowledged
         self.wait_until(
-            lambda: self._settled_by_all(goal),
+            lambda: all(self.resolved(sink) >= goal for sink in ("pubsub", "bigquery")),
             f"{goal} readings settled after the fault",
             SETTLE_SECONDS,
         )
         return time.monotonic() - began
 
-    def _settle(self, count: int) -> None:
-        """Until everything is settled, what arrived without the sensor's knowledge included."""
-        goal = self._accepted + count
-        self.wait_until(lambda: self.bridge.settled(goal), f"{goal} readings accepted, all settled")
-        ledger = self.bridge.ledger()
-        self._accepted = int(ledger["totals"]["accepted"])
-        self.require(ledger["balanced"], "the ledger does not balance")
-        self.require(self.bridge.status("/readyz") == 200, "the bridge is not ready in the end")
+    def _settled(self, sent: Mapping[str, range], recovery: float) -> Verdict:
+        """What has arrived when nothing is under way any more."""
+        _comes_about(lambda: self._nothing_missing(sent), SETTLE_SECONDS)
+        self.wait_until(lambda: self.bridge.settled(0), "everything settled")
+        self.require(self.bridge.ledger()["balanced"], "the ledger does not balance")
+        self.require(self.bridge.ready(), "the bridge is not ready in the end")
+        return self._judged(sent, recovery)
+
+    def _nothing_missing(self, sent: Mapping[str, range]) -> bool:
+        """By the services themselves, for the ledger may be what is wrong."""
+        return self.bridge.settled(0) and self._judged(sent, 0.0).lost == 0
 
     def _judged(self, sent: Mapping[str, range], recovery: float) -> Verdict:
-        first = self._next
-        self._next = max(numbers.stop for numbers in sent.values()) + 1
-        arrived = self._arrived(first)
         refused: dict[str, Collection[int]] = dict(self.expected_refusals)
-        return judge(sent, arrived, refused, recovery, self.findings)
+        return judge(sent, self._arrived(), refused, recovery, self.findings)
 
-    def _arrived(self, first: int) -> Arrived:
+    def _arrived(self) -> Arrived:
+        """What was sent in this scenario, and is there."""
         events: dict[str, list[int]] = {}
-        for message in self.services.events(self.settings, self._events_seen):
-            self._events_seen += 1
-            attributes = message["attributes"]
-            number = _number(message["data"])
-            if number >= first:
-                events.setdefault(attributes["site_code"], []).append(number)
+        for message in self.services.events(self.settings):
+            number = int(orjson.loads(message["data"])["value"])
+            if number >= self._next:
+                events.setdefault(message["ordering_key"], []).append(number)
         rows: dict[str, list[int]] = {}
         for row in self.services.rows(self.settings):
-            if row["value"] >= first:
+            if row["value"] >= self._next:
                 rows.setdefault(row["site_code"], []).append(int(row["value"]))
         return Arrived(events, rows)
 
@@ -229,13 +253,17 @@ class Rig:
         return self.bridge.terminate()
 
 
+def _comes_about(condition: Callable[[], object], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not _answers(condition):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
 def _answers(condition: Callable[[], object]) -> object:
     try:
         return condition()
     except OSError:
         return None
-
-
-def _number(data: str) -> int:
-
-    return int(orjson.loads(data)["value"])

@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Self
 
 from bridge.errors import BridgeError
+from chaos.disk import NoDisk
 from chaos.rig import Rig, TookTooLong
 from chaos.scenario import Scenario
 from chaos.services import ControlFailed, Services
 from chaos.verdict import Verdict
 
 # What a scenario may end in besides a verdict. Anything else is a mistake of the harness.
-TROUBLE = (TookTooLong, TimeoutError, BridgeError, ControlFailed, OSError)
+TROUBLE = (TookTooLong, NoDisk, TimeoutError, BridgeError, ControlFailed, OSError)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Runner:
 
     def _judged(self, scenario: Scenario) -> Verdict:
         rig = self._rig_for(scenario)
-        verdict = rig.run(scenario.fault, scenario.cover_seconds)
+        verdict = rig.run(scenario)
         if not (self._quick and verdict.holds):
             verdict = self._stopped(rig, verdict)
             self._drop_rig()
@@ -86,14 +87,7 @@ class Runner:
             self._drop_rig()
             self._rigs += 1
             directory = self._directory / f"{self._rigs:03}-{scenario.name}"
-            rig = Rig(
-                directory,
-                self._services,
-                str(self._rigs),
-                self._quick,
-                scenario.settings,
-                scenario.broker,
-            )
+            rig = Rig(directory, self._services, str(self._rigs), self._quick, scenario)
             self._rig, self._stage = rig.__enter__(), scenario.stage
         return self._rig
 

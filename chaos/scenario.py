@@ -20,6 +20,8 @@ class Scenario:
     settings: variables for the bridge. broker: further lines of the broker's configuration.
     cover_seconds: sensors that send again after a lost connection (`chaos.sensors.Sensor`).
     alone: whether it leaves the journal in a state that no other scenario should begin with.
+    disk_bytes: if not 0, the journal is on a disk of its own of this size (needs root).
+    padding: bytes of an extra member in each reading.
     """
 
     name: str
@@ -30,9 +32,11 @@ class Scenario:
     broker: str = ""
     cover_seconds: float = 0.0
     alone: bool = False
+    disk_bytes: int = 0
+    padding: int = 0
 
     @property
     def stage(self) -> tuple[object, ...]:
         """Scenarios of one stage may follow each other on one bridge with one journal."""
         own = self.name if self.alone else ""
-        return (tuple(sorted(self.settings.items())), self.broker, own)
+        return (tuple(sorted(self.settings.items())), self.broker, self.disk_bytes, own)

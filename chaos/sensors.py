@@ -19,14 +19,16 @@ RECONNECT_SECONDS = 0.1
 NO_MATCHING_SUBSCRIBERS = 0x10
 
 
-def payload(site: str, number: int) -> bytes:
-    """A reading whose value is its number."""
-    members = {
+def payload(site: str, number: int, padding: int = 0) -> bytes:
+    """A reading whose value is its number, with so many bytes more than it needs."""
+    members: dict[str, object] = {
         "site_code": site,
         "sensor_id": f"FT-{number % 20}",
         "timestamp": int(time.time() * 1000),
         "value": number,
     }
+    if padding:
+        members["padding"] = "x" * padding
     return json.dumps(members).encode()
 
 
@@ -44,13 +46,20 @@ class Sensor:
     """
 
     def __init__(
-        self, port: int, site: str, rate: float, first: int = 0, cover_seconds: float = 0.0
+        self,
+        port: int,
+        site: str,
+        rate: float,
+        first: int = 0,
+        cover_seconds: float = 0.0,
+        padding: int = 0,
     ) -> None:
         self.site = site
         self.first = first
         self._port = port
         self._rate = rate
         self._cover_seconds = cover_seconds
+        self._padding = padding
         self._acknowledged = first  # the first number that is not
         self._recent: deque[tuple[int, bytes]] = deque()
         self._times: deque[float] = deque()  # when each of these was acknowledged
@@ -89,7 +98,7 @@ class Sensor:
                 client.loop(min(left, LOOP_SECONDS))
             if self._stop.is_set():
                 break
-            content = payload(self.site, self._acknowledged)
+            content = payload(self.site, self._acknowledged, self._padding)
             client = self._deliver(client, self._acknowledged, content)
             self._remember(self._acknowledged, content)
             self._acknowledged += 1

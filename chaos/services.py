@@ -68,7 +68,10 @@ class Services:
         try:
             yield
         finally:
-            self._request("DELETE", f"/faults/{number}")
+            self.remove_fault(number)
+
+    def remove_fault(self, number: int) -> None:
+        self._request("DELETE", f"/faults/{number}")
 
     def clear_faults(self) -> None:
         self._request("DELETE", "/faults")

@@ -73,6 +73,13 @@ def _owner(step: Step) -> tuple[Any, str]:
     return owner, name
 
 
+def set_clock(file: Path, seconds: float) -> None:
+    """Say, in one step for whoever reads it, how wrong the clock is to be."""
+    new = file.with_suffix(".new")
+    new.write_text(str(seconds))
+    new.replace(file)
+
+
 def put_clock_wrong(file: Path) -> None:
     """Have the bridge's wall clock differ by the seconds that the file says."""
     from bridge.clock import SystemClock

@@ -31,11 +31,7 @@ class JournalFile:
         self._limits = limits
         self._clock = clock
         self._lock = threading.RLock()
-        self._log_pages = max(64, min(4000, limits.max_bytes // 64 // 4096))
         self._file_lock = store.Lock(path)
-        self._reserve = retention.Reserve(
-            path, max(262_144, min(16 * 1024**2, limits.max_bytes // 64))
-        )
         self._listeners: list[Callable[[], None]] = []
         self.loss: str | None = None
 
@@ -44,6 +40,7 @@ class JournalFile:
         Raises JournalLocked, JournalNewer, ConfigurationError, and JournalError where the disk
         does not let it."""
         store.prepare_folder(self.path)
+        self._allot_room()
         self._file_lock.acquire()
         try:
             try:
@@ -55,6 +52,13 @@ class JournalFile:
         except BaseException:
             self._file_lock.release()
             raise
+
+    def _allot_room(self) -> None:
+        """To the log and the reserve, a share of what the journal may take or the disk has: a log
+        that filled the disk could not be emptied any more."""
+        share = min(self._limits.max_bytes, retention.disk_bytes(self.path.parent)) // 64
+        self._log_pages = max(64, min(4000, share // 4096))
+        self._reserve = retention.Reserve(self.path, max(262_144, min(16 * 1024**2, share)))
 
     def _open_file(self) -> None:
         db = salvage.open_sound(self.path, self._log_pages, self._clock)
@@ -162,6 +166,9 @@ class JournalFile:
                 self._mend_reserve()
                 self._write_tick()
             self._prune(running)
+            if self._space.full_of_log:
+                self._empty_log()
+                self._space.measure()
 
     def _look_outside(self) -> None:
         """Take in what a command changed: letters purged or replayed, a loss that was cleared."""

@@ -82,6 +82,7 @@ class Space:
         self.ceiling = max_bytes
         self.used = 0
         self.full = False
+        self.full_of_log = False  # nothing but the log keeps it full
         self.pressed = False
 
     def measure(self) -> None:
@@ -103,6 +104,7 @@ class Space:
             self.used += self._wal_bytes()
         share = self.used / self.ceiling
         self.full = share >= 1.0 or (self.full and share >= RESUME_BELOW)
+        self.full_of_log = self.full and live * self._page < RESUME_BELOW * self.ceiling
 
     def disk_is_full(self) -> None:
         """The disk took no more: what the file has by now is all there is, until it has room."""
@@ -148,6 +150,12 @@ class Reserve:
         """Whether the disk could take the reserve and as much again."""
         stat = os.statvfs(self._path.parent)
         return stat.f_bavail * stat.f_frsize >= 2 * self._size
+
+
+def disk_bytes(directory: Path) -> int:
+    """The size of the disk that a directory is on."""
+    stat = os.statvfs(directory)
+    return stat.f_blocks * stat.f_frsize
 
 
 def first_seq(db: sqlite3.Connection, table: str) -> int | None:

@@ -24,7 +24,7 @@ REST = (
     ("403", "rateLimitExceeded"),
 )
 GRPC = ("UNAVAILABLE", "INTERNAL", "ABORTED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
-MISSING_ROWS = 3
+BAD_NUMBERS = 3
 
 
 def fail(call: str, fields: dict[str, Any], rig: Rig) -> None:
@@ -59,25 +59,29 @@ def lose_answer_and_stream(how: str, rig: Rig) -> None:
 def hide_table(rig: Rig) -> None:
     seconds = rig.either(1.5, 180)
     rig.services.post(table_path(rig.settings) + "/hide", {"seconds": seconds})
-    rig.wait_until(lambda: rig.bridge.metric("bridge_sink_held") >= 1, "the sink is held")
+    rig.wait_until_held()
     rig.rest(seconds)
-    rig.wait_until(lambda: rig.bridge.metric("bridge_sink_held") == 0, "the sink works")
+    rig.wait_until_held(False)
 
 
 def refuse_rows(rig: Rig) -> None:
-    """A few readings that can never fit: these become dead letters, and all others go through."""
-    site = SITES[0]
-    first = rig.acknowledged_of(site).stop + 50
-    numbers = {first + int(rig.either(20, 2_500)) * index for index in range(MISSING_ROWS)}
+    """A few readings that can never fit, of every site at about the same time: these become dead
+    letters, and all others go through."""
+    first = max(rig.acknowledged_of(site).stop for site in SITES) + 50
+    step = int(rig.either(20, 2_500))
+    numbers = {first + step * index for index in range(BAD_NUMBERS)}
     for number in numbers:
         refusal = {"column": "value", "value": float(number)}
         rig.services.post(table_path(rig.settings) + "/refuse", refusal)
-    rig.expected_refusals = {site: numbers}
+    rig.expected_refusals = dict.fromkeys(SITES, numbers)
+    before = rig.of_sink("bigquery", "dead_lettered")
     rig.wait_until(
-        lambda: rig.acknowledged_of(site).stop > max(numbers) + 20, "the bad ones are sent", 300
+        lambda: all(rig.acknowledged_of(site).stop > max(numbers) + 20 for site in SITES),
+        "the bad ones are sent",
+        300,
     )
     rig.wait_until(
-        lambda: rig.bridge.metric("bridge_sink_dead_lettered_total") == MISSING_ROWS,
+        lambda: rig.of_sink("bigquery", "dead_lettered") == before + BAD_NUMBERS * len(SITES),
         "the bad ones are dead letters",
     )
     rig.services.post(table_path(rig.settings) + "/accept-all")
@@ -92,10 +96,10 @@ def remove_column(rig: Rig) -> None:
     """A required column is gone, until it is put back: held, and nothing given up."""
     whole = _columns(rig)
     _change_columns(rig, [column for column in whole if column.name != "mqtt_topic"])
-    rig.wait_until(lambda: rig.bridge.metric("bridge_sink_held") >= 1, "the sink is held")
+    rig.wait_until_held()
     rig.rest(0.5, 60)
     _change_columns(rig, whole)
-    rig.wait_until(lambda: rig.bridge.metric("bridge_sink_held") == 0, "the sink works")
+    rig.wait_until_held(False)
 
 
 def _columns(rig: Rig) -> list[SchemaField]:

@@ -60,6 +60,8 @@ def freeze_beyond_keep_alive(rig: Rig) -> None:
 def die_at(step: str, rig: Rig) -> None:
     for _ in range(int(rig.either(1, 5))):
         rig.bridge.terminate()
+        if step == "stream-created":
+            rig.services.post("/streams/forget")
         passes = rig.random.randrange(1, 30) if step in FREQUENT else 0
         rig.bridge.start(
             "run",

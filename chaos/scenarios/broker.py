@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from chaos.rig import Rig
 from chaos.scenario import Scenario
@@ -54,7 +56,9 @@ def take_over(rig: Rig) -> None:
     """Another client connects with the bridge's id, twice, and leaves the session as it was."""
     for _ in range(2):
         other = _other(rig)
-        other.connect("127.0.0.1", rig.broker.port, clean_start=False)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 3600  # else its end would be the session's
+        other.connect("127.0.0.1", rig.broker.port, clean_start=False, properties=properties)
         for _ in range(10):
             other.loop(0.02)
         other.disconnect()

@@ -25,10 +25,10 @@ def fail(fields: dict[str, Any], rig: Rig) -> None:
 def hold(status: str, rig: Rig) -> None:
     """Shown as needing an operator, until it is repaired."""
     with rig.services.fault(CALL, status=status):
-        rig.wait_until(lambda: rig.bridge.metric("bridge_sink_held") >= 1, "the sink is held")
+        rig.wait_until_held()
         rig.rest(0.5, 60)
         rig.require(rig.bridge.ready(), "a held sink made the bridge unready")
-    rig.wait_until(lambda: rig.bridge.metric("bridge_sink_held") == 0, "the sink works", 60)
+    rig.wait_until_held(False)
 
 
 def fail_one_site(rig: Rig) -> None:

@@ -176,8 +176,8 @@ def small_disk(directory: Path, size: int) -> Iterator[Path]:
 def test_on_a_full_disk_nothing_is_acknowledged_and_nothing_is_lost(
     site: Plant, tmp_path: Path
 ) -> None:
-    # 1 MiB each are for the log and the reserve.
-    with small_disk(tmp_path / "disk", 3 * MIB) as disk:
+    # A quarter of a MiB each is for the log and the reserve.
+    with small_disk(tmp_path / "disk", 2 * MIB) as disk:
         path = str(disk / "journal.db")
         bridge = site.bridge(JOURNAL_PATH=path, JOURNAL_MAX_BYTES=str(64 * MIB))
         bridge.start()

@@ -62,6 +62,29 @@ def fill(journal: Journal, share: float = 1.0, acknowledge: bool = True) -> int:
     return count
 
 
+def fill_with_data(journal: Journal) -> int:
+    """Append until it is full and upkeep does not help. Answers how many readings that were."""
+    count = 0
+    while not journal.full:
+        journal.acknowledged(journal.append(batch(count, 50), []).last_seq)
+        count += 50
+        if journal.full:
+            journal.maintain()
+    return count
+
+
+def test_what_is_only_in_the_log_does_not_keep_it_full(path: Path, clock: ManualClock) -> None:
+    """A log longer than the journal may be, all of it settled and pruned, and nothing to write
+    by which it would get shorter."""
+    with opened(path, Limits(max_bytes=MIB), clock) as journal:
+        journal.acknowledged(journal.append(batch(0, 1_900), []).last_seq)
+        settle_everything(journal)
+        assert journal.full
+        for _ in range(3):
+            journal.maintain()
+        assert not journal.full
+
+
 # --- retention, in running time -------------------------------------------------------------------
 
 
@@ -218,9 +241,8 @@ def test_a_full_journal_says_so_and_is_full_until_it_is_clearly_below(
     path: Path, clock: ManualClock
 ) -> None:
     with opened(path, Limits(max_bytes=MIB), clock) as journal:
-        count = fill(journal)
-        assert journal.full
-        assert journal.used_bytes >= MIB
+        count = fill_with_data(journal)
+        assert journal.used_bytes >= RESUME_BELOW * MIB
         for _ in range(20):
             journal.maintain()
         assert journal.full, "nothing was settled"
@@ -508,3 +530,21 @@ def test_a_kill_on_a_full_disk_loses_nothing(small_disk: Path, clock: ManualCloc
         assert again.sites()["MOR"].balanced
     journal._db.close()
     audit(path)
+
+
+def test_log_and_reserve_are_sized_by_a_disk_that_is_smaller_than_the_limit(
+    small_disk: Path, clock: ManualClock
+) -> None:
+    """Sized by the limit, the log would take up the whole disk, and could never be emptied."""
+    path = small_disk / "journal.db"
+    with opened(path, Limits(max_bytes=4096 * MIB), clock) as journal:
+        count = append_until_the_disk_is_full(journal)
+        for sink in ("pubsub", "bigquery"):
+            while entries := journal.read(journal.resume(sink).position, 500):
+                settle(journal, sink, entries)
+                journal.maintain()
+        for _ in range(20):
+            clock.pass_(5)
+            journal.maintain()
+        assert not journal.full
+        journal.append(batch(count, 50), [])
