@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test run lint format lock clean machine
+.PHONY: help demo test run chaos soak backlog lint format lock clean machine
 
 # A Python of 3.11 or later. Found by itself unless given: make test PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -29,6 +29,15 @@ test: lint ## Check style and types, and run all tests.
 
 run: $(READY) ## Run the bridge in LOCAL: it only logs what it hears on localhost:1883.
 	@APP_ENV=LOCAL $(BIN)/python mqtt_subscriber.py run
+
+chaos: $(READY) ## Break everything, one thing after the other, and prove that nothing is lost.
+	@$(BIN)/python -m chaos run $(ARGS)
+
+soak: $(READY) ## Break things in random mixes: make soak MINUTES=30 SEED=1
+	@$(BIN)/python -m chaos soak --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1) $(ARGS)
+
+backlog: $(READY) ## Let a million readings pile up, and measure how they drain.
+	@$(BIN)/python -m chaos backlog $(ARGS)
 
 lint: $(READY) ## Check style and types.
 	@$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from chaos.disk import small_disk
 from chaos.proxy import Proxy
 from chaos.scenario import Scenario
 from chaos.sensors import Load, Sensor
-from chaos.services import Services, create_table, create_topic
+from chaos.services import Services, create_table, create_topic, table_path, topic_path
 from chaos.verdict import Arrived, Verdict, judge
 
 SITES = ("MOR", "BAG", "SIE", "CHI")
@@ -62,6 +62,7 @@ class Rig:
         self._load: Load | None = None
         self._next = 0  # the first number of the next load
         self._accepted = 0  # by the ledger, before this scenario
+        self._events_before = self._rows_before = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -190,6 +191,8 @@ class Rig:
         TookTooLong, and what the scenario raises."""
         self.findings, self.expected_refusals, self.also_sent = [], {}, {}
         self._accepted = self.total("accepted")
+        self._events_before = self.services.count(topic_path(self.settings))
+        self._rows_before = self.services.count(table_path(self.settings))
         self._load = Load([self._sensor(site, scenario) for site in SITES])
         with self._load as running:
             self.wait_for_readings(LOAD_BEFORE)
@@ -236,12 +239,12 @@ class Rig:
     def _arrived(self) -> Arrived:
         """What was sent in this scenario, and is there."""
         events: dict[str, list[int]] = {}
-        for message in self.services.events(self.settings):
+        for message in self.services.events(self.settings, self._events_before):
             number = int(orjson.loads(message["data"])["value"])
             if number >= self._next:
                 events.setdefault(message["ordering_key"], []).append(number)
         rows: dict[str, list[int]] = {}
-        for row in self.services.rows(self.settings):
+        for row in self.services.rows(self.settings, self._rows_before):
             if row["value"] >= self._next:
                 rows.setdefault(row["site_code"], []).append(int(row["value"]))
         return Arrived(events, rows)

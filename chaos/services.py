@@ -87,15 +87,21 @@ class Services:
     # --- what they hold ---------------------------------------------------------------------------
 
     def events(self, settings: Settings, after: int = 0) -> Iterator[dict[str, Any]]:
-        """The messages of the topic, in the order of their coming, without the first ones."""
-        path = f"/pubsub/{settings.gcp_project_id}/{settings.pubsub_topic}?after={after}"
-        for line in self._request("GET", path).splitlines():
-            yield json.loads(line)
+        """The messages of the topic in the order of their coming, without the first ones."""
+        return self._lines(f"{topic_path(settings)}?after={after}")
 
-    def rows(self, settings: Settings) -> Iterator[dict[str, Any]]:
-        """The rows of the table."""
-        for line in self._request("GET", table_path(settings)).splitlines():
-            yield json.loads(line)
+    def rows(self, settings: Settings, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The rows of the table in the order of their coming, without the first ones."""
+        return self._lines(f"{table_path(settings)}?after={after}")
+
+    def count(self, path: str) -> int:
+        """How many messages or rows there are, by `topic_path` or `table_path`."""
+        return int(json.loads(self._request("GET", f"{path}/count"))["count"])
+
+    def _lines(self, path: str) -> Iterator[dict[str, Any]]:
+        with urllib.request.urlopen(self._control + path, timeout=600) as answer:
+            for line in answer:
+                yield json.loads(line)
 
     def _request(self, method: str, path: str, document: Any = None) -> bytes:
         body = None if document is None else json.dumps(document).encode()
@@ -106,6 +112,11 @@ class Services:
         except urllib.error.HTTPError as error:
             raise ControlFailed(error.read().decode()) from error
         return content
+
+
+def topic_path(settings: Settings) -> str:
+    """The topic's path at the control port."""
+    return f"/pubsub/{settings.gcp_project_id}/{settings.pubsub_topic}"
 
 
 def table_path(settings: Settings) -> str:

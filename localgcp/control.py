@@ -9,7 +9,7 @@
     GET    /pubsub/PROJECT/TOPIC?after=N   JSON lines, without the first N messages
 
     GET    /bigquery/PROJECT/DATASET/TABLE/count
-    GET    /bigquery/PROJECT/DATASET/TABLE                   JSON lines
+    GET    /bigquery/PROJECT/DATASET/TABLE?after=N           JSON lines, without the first N rows
     POST   /bigquery/PROJECT/DATASET/TABLE/refuse, /accept-all, /hide
     POST   /streams/forget, /streams/finalize
 
@@ -125,11 +125,15 @@ def _add_pubsub(app: Flask, pubsub: PubSubServer) -> None:
 
     @app.get("/pubsub/<project>/<topic>")
     def messages(project: str, topic: str) -> Response:
-        after = request.args.get("after", "0")
-        if not (after.isascii() and after.isdigit()):
-            raise ValueError(f"after={after!r}: how many messages to leave out, from 0 on")
-        found = pubsub.published(f"projects/{project}/topics/{topic}", int(after))
+        found = pubsub.published(f"projects/{project}/topics/{topic}", _after())
         return _lines(_message(published) for published in found)
+
+
+def _after() -> int:
+    after = request.args.get("after", "0")
+    if not (after.isascii() and after.isdigit()):
+        raise ValueError(f"after={after!r}: how many to leave out, from 0 on")
+    return int(after)
 
 
 def _message(published: Published) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def _add_tables(app: Flask, tables: Tables) -> None:
     @app.get(root)
     def all_rows(project: str, dataset: str, table: str) -> Response:
         """In the order of their coming; timestamps in microseconds since 1970."""
-        return _lines(iter(tables.rows(project, dataset, table)))
+        return _lines(iter(tables.rows(project, dataset, table, _after())))
 
     def on_table(path: str, act: Callable[..., object]) -> None:
         def view(project: str, dataset: str, table: str) -> Response:

@@ -217,12 +217,12 @@ class Tables:
         names = ", ".join(f'"{f.name}"' for f in table.fields)
         db.executemany(f"INSERT INTO {table.rows} ({names}) VALUES ({marks})", rows)
 
-    def rows(self, project: str, dataset: str, table: str) -> list[dict[str, Any]]:
-        """All rows in the order of their coming, as stored."""
+    def rows(self, project: str, dataset: str, table: str, after: int = 0) -> list[dict[str, Any]]:
+        """The rows in the order of their coming, as stored, without the first ones."""
         found = self.table(f"{project}.{dataset}.{table}")
         return [
             dict(zip([f.name for f in found.fields], row, strict=True))
-            for row in self.page(found, 0, -1)
+            for row in self.page(found, after, -1)
         ]
 
     def page(self, table: Table, start: int, count: int) -> list[tuple[Any, ...]]:

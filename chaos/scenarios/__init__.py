@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from chaos.scenario import Scenario
 from chaos.scenarios import absence, bigquery, bridge, broker, inputs, machine, pubsub
 
@@ -14,3 +16,10 @@ ALL: tuple[Scenario, ...] = (
     *machine.SCENARIOS,
     *inputs.SCENARIOS,
 )
+
+
+def in_order(scenarios: Iterable[Scenario]) -> list[Scenario]:
+    """Those of one stage behind each other, in which they then may share a bridge."""
+    chosen = list(scenarios)
+    first = {scenario.stage: index for index, scenario in reversed(list(enumerate(chosen)))}
+    return sorted(chosen, key=lambda scenario: first[scenario.stage])
