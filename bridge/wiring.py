@@ -100,7 +100,8 @@ def _bigquery(settings: Settings, journal: Journal) -> Sink:
         return InsertAllSink(settings)
     from bridge.sinks.bigquery import StorageWriteSink
 
-    return StorageWriteSink(settings, JournalAppendLog(journal), journal.verify_up_to)
+    appends = JournalAppendLog(journal)
+    return StorageWriteSink(settings, appends, lambda: journal.verify_up_to)
 
 
 class JournalAppendLog:

@@ -31,6 +31,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._near: set[socket.socket] = set()  # of these, the callers' ends
         self._vanishing: set[socket.socket] = set()
         self._vanish = False
         self._cut_after: int | None = None
@@ -51,6 +52,7 @@ class Proxy:
         """Reset every connection there is."""
         with self._lock:
             ends, self._open, self._vanishing = self._open, set(), set()
+            self._near.clear()
         for end in ends:
             _reset(end)
 
@@ -64,6 +66,12 @@ class Proxy:
         with self._lock:
             self._vanish = True
             self._vanishing |= self._open
+
+    def mute(self) -> None:
+        """From now on nothing arrives at the target on the connections there are; what it says
+        goes through."""
+        with self._lock:
+            self._vanishing |= self._open & self._near
 
     def appear(self) -> None:
         """New connections work again; those of the bad time stay as dead as they were."""
@@ -89,6 +97,7 @@ class Proxy:
     def _join(self, near: socket.socket, far: socket.socket) -> None:
         with self._lock:
             self._open |= {near, far}
+            self._near.add(near)
             if self._vanish:
                 self._vanishing |= {near, far}
         edit = Refusals().edit if self.refuse_subscriptions else None
@@ -116,6 +125,7 @@ class Proxy:
             return  # a half-open connection: the other side never hears of the end
         with self._lock:
             self._open -= {source, sink}
+            self._near -= {source, sink}
         _reset(source)
         _reset(sink)
 

@@ -139,6 +139,8 @@ class JournalFile:
         """The broker is known not to redeliver anything up to `seq` any more."""
         with self._lock:
             self._acked_seq = max(self._acked_seq, seq)
+            if self._meta.pop("verify_more", None):
+                self._meta["verify_up_to"] = seq  # on disk with the next tick
 
     @property
     def session(self) -> str | None:
@@ -187,6 +189,9 @@ class JournalFile:
             )
             db.execute(_PUT_META, ("running_us", running))
             db.execute(_PUT_META, ("acked_seq", self._acked_seq))
+            if "verify_more" not in self._meta and "verify_up_to" in self._meta:
+                db.execute(_PUT_META, ("verify_up_to", self._meta["verify_up_to"]))
+                db.execute("DELETE FROM meta WHERE key = 'verify_more'")
 
     def _mend_reserve(self) -> None:
         if not self._reserve.held and self._reserve.room():

@@ -228,6 +228,9 @@ def _take_over(db: sqlite3.Connection, damaged: Path, why: str) -> None:
             # What was sent of these is not known for sure: a sink that can look, looks first.
             last = db.execute("SELECT coalesce(max(seq), 0) FROM ids").fetchone()[0]
             _put(db, "verify_up_to", last)
+            # Nor is what comes now, until the broker has sent all that it may send again: the ids
+            # to recognise it by may be among what was lost.
+            _put(db, "verify_more", 1)
             _put(db, "unbalanced", 1)
             if taken["sinks"] == 0:
                 _put(db, "join_at", 0)

@@ -44,9 +44,13 @@ class SinkSide(JournalFile):
 
     @property
     def verify_up_to(self) -> int:
-        """Entries up to this one were taken over from a damaged file: a sink that can tell
-        whether it has one already looks before it writes it."""
-        return self._number("verify_up_to")
+        """Entries up to this one were taken over from a damaged file, or may have been in it and
+        sent again by the broker since: a sink that can tell whether it has one already looks
+        before it writes it. Grows, after a salvage, until the broker has sent all it may."""
+        with self._lock:
+            if "verify_more" in self._meta:
+                return self._last_seq
+            return self._number("verify_up_to")
 
     def resume(self, sink: str) -> Resume:
         """Where a sink that was activated goes on."""

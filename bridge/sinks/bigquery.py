@@ -81,8 +81,8 @@ class AppendLog(Protocol):
 class StorageWriteSink:
     """All of its calls run in one thread of its own, one batch at a time: the sink has one lane.
 
-    verify_up_to: entries up to this one come from a damaged journal, which may have forgotten
-    that they were written: they are looked up first.
+    verify_up_to: answers up to which entry the journal, once damaged, may have forgotten that they
+    were written: these are looked up first.
     """
 
     name = "bigquery"
@@ -92,7 +92,7 @@ class StorageWriteSink:
         self,
         settings: Settings,
         appends: AppendLog,
-        verify_up_to: int = 0,
+        verify_up_to: Callable[[], int] = lambda: 0,
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         self._settings = settings
@@ -120,7 +120,8 @@ class StorageWriteSink:
     def _resume(self, intent: AppendIntent | None) -> None:
         if intent is not None:
             self._intent, self._place = intent, None
-            salvaged = max(intent.seqs, default=self._verify_up_to + 1) <= self._verify_up_to
+            unsure_up_to = self._verify_up_to()
+            salvaged = max(intent.seqs, default=unsure_up_to + 1) <= unsure_up_to
             self._believed = bool(intent.stream) and not salvaged
 
     def lane(self, reading: Reading) -> str:
@@ -253,10 +254,11 @@ class StorageWriteSink:
 
     def _salvaged(self, batch: Sequence[Entry]) -> list[int]:
         """Of the entries that a damaged journal left in doubt, those that are there."""
+        unsure_up_to = self._verify_up_to()
         unsure = [
             entry
             for entry in batch
-            if entry.seq <= self._verify_up_to and entry.seq not in self._verified
+            if entry.seq <= unsure_up_to and entry.seq not in self._verified
         ]
         if not unsure:
             return []

@@ -44,12 +44,16 @@ def fill_journal(rig: Rig) -> None:
 
 
 def damage_journal(truncate: bool, rig: Rig) -> None:
-    """While it is stopped, all settled: set aside with a clear message, shown until cleared."""
+    """While it is stopped, all settled, but with readings that the broker will send again: set
+    aside with a clear message, shown until cleared."""
+    rig.proxy.mute()
+    rig.rest(0.3)
     code = rig.bridge.terminate()
     rig.require(code == 0, f"a stop under load ended with {code}")
     _truncate(rig.journal) if truncate else _garble(rig.journal)
     rig.bridge.start()
     aside = list(rig.journal.parent.glob(rig.journal.name + ".corrupt-*"))
+    rig.proxy.cut()
     rig.require(aside, "the damaged journal was not set aside")
     rig.require("corrupt-" in rig.bridge.log, "nothing was said of the damage")
     rig.require(rig.bridge.metric("bridge_journal_loss") == 1, "the loss is not in the metrics")

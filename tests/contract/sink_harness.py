@@ -225,7 +225,9 @@ def storage_write(
 
     def make(journal: Journal) -> StorageWriteSink:
         appends = JournalAppendLog(journal)
-        sink = StorageWriteSink(place.settings, appends, journal.verify_up_to, deadline_seconds)
+        sink = StorageWriteSink(
+            place.settings, appends, lambda: journal.verify_up_to, deadline_seconds
+        )
         sink.policy = BatchPolicy(batch, 3_500_000)
         return sink
 
@@ -499,7 +501,7 @@ class StorageWriteHarness(_TableHarness):
     )
 
     def make(self, deadline_seconds: float = PATIENT) -> Sink:
-        return StorageWriteSink(self.place.settings, MemoryAppendLog(), 0, deadline_seconds)
+        return StorageWriteSink(self.place.settings, MemoryAppendLog(), lambda: 0, deadline_seconds)
 
 
 class InsertAllHarness(_TableHarness):

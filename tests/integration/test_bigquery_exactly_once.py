@@ -75,7 +75,7 @@ class Interfering(StorageWriteSink):
     """Lets something happen just before the nth write."""
 
     def __init__(self, place: Place, journal: Journal, events: dict[int, Callable[[], None]]):
-        super().__init__(place.settings, JournalAppendLog(journal), 0, PATIENT)
+        super().__init__(place.settings, JournalAppendLog(journal), lambda: 0, PATIENT)
         self.policy = BatchPolicy(100, 3_500_000)
         self._events = events
         self._count = itertools.count(1)
@@ -596,7 +596,7 @@ def test_a_new_stream_is_not_created_again_for_each_time_the_disk_fails(
 
 def salvaged(place: Place, up_to: int) -> Callable[[Journal], StorageWriteSink]:
     def make(journal: Journal) -> StorageWriteSink:
-        sink = StorageWriteSink(place.settings, JournalAppendLog(journal), up_to, PATIENT)
+        sink = StorageWriteSink(place.settings, JournalAppendLog(journal), lambda: up_to, PATIENT)
         sink.policy = BatchPolicy(50, 3_500_000)
         return sink
 

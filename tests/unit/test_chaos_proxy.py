@@ -94,6 +94,17 @@ def test_on_a_vanished_network_nothing_arrives_and_nobody_is_told(proxy: Proxy) 
             pass
 
 
+def test_a_muted_caller_is_not_heard(proxy: Proxy) -> None:
+    with connected(proxy) as client:
+        proxy.mute()
+        client.sendall(b"not heard")
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.recv(16)
+    with connected(proxy):
+        pass
+
+
 def test_a_target_that_is_away_is_a_reset(echo: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]

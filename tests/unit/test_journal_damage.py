@@ -35,6 +35,7 @@ from tests.support.journals import (
     counted,
     new_journal,
     opened,
+    pass_time,
     rows,
     settle,
     settle_everything,
@@ -302,6 +303,28 @@ def test_one_bad_page_costs_only_the_readings_on_it(sound: Path, path: Path) -> 
     with opened(path, clock=clock) as journal:
         assert journal.loss is None
         assert journal.verify_up_to == COUNT + 10
+
+
+def test_after_a_salvage_all_is_verified_until_the_broker_has_sent_what_it_may(
+    sound: Path, path: Path
+) -> None:
+    """The ids by which a redelivery is recognised may be among what was lost."""
+    content = copied(sound, path)
+    zeroed(_page_of_an_entry(content, b'"note"'))(path, content)
+    clock = ManualClock()
+    with opened(path, clock=clock) as journal:
+        last = journal.append([reading(COUNT + 11)], []).last_seq
+        assert journal.verify_up_to == last
+    with opened(path, clock=clock) as journal:
+        last = journal.append([reading(COUNT + 12)], []).last_seq
+        assert journal.verify_up_to == last, "a restart does not end it"
+        journal.acknowledged(last)
+        journal.append([reading(COUNT + 13)], [])
+        assert journal.verify_up_to == last
+        pass_time(journal, clock, 20)
+    with opened(path, clock=clock) as journal:
+        journal.append([reading(COUNT + 14)], [])
+        assert journal.verify_up_to == last
 
 
 def _originals() -> set[object]:
