@@ -92,7 +92,11 @@ class Delivery:
         self._open()
         name = self.sink.name
         self._loader = Loader(
-            self._journal, self.sink.lane, self._troubled, self._journal.resume(name)
+            self._journal,
+            self.sink.lane,
+            self._troubled,
+            self._journal.resume(name),
+            witnessed=self.sink.ordered_copies,
         )
         self._loader.take_over(self._undecided())
         while not self._stop.is_set():

@@ -7,6 +7,10 @@ have been mended in between; refused again, or refused beside an accepted one, i
 own fault (a dead letter). While nothing is accepted, the destination is at fault, and the lane is
 held.
 
+The neighbour is whatever comes next, which then overtakes a suspect that turns out to be innocent.
+Where order counts and copies do no harm (`witnessed`), it is a copy of the last entry that was
+accepted, as long as there is one.
+
 Pure state, no time of its own, no threads.
 """
 
@@ -33,8 +37,18 @@ ATTEMPTS_A_REFUSAL_MORE = 10
 class Lane:
     """Made by the delivery, used from its thread alone."""
 
-    def __init__(self, key: str, progress: LaneProgress | None = None) -> None:
+    def __init__(
+        self,
+        key: str,
+        progress: LaneProgress | None = None,
+        witnessed: bool = False,
+        witness: Entry | None = None,
+    ) -> None:
         self.key = key
+        self.witness = witness  # the last entry that was accepted, if it may be sent again
+        self._witnessed = witnessed
+        self._asking = False  # the batch is a copy of the witness
+        self._witness_refused = False
         self.queue: deque[Entry] = deque()  # not tried yet
         self.batch: list[Entry] = []  # being tried, or to be tried again as it is
         self.in_flight = False
@@ -67,7 +81,8 @@ class Lane:
     @property
     def first_open(self) -> int | None:
         """The first entry that is not resolved; None when idle."""
-        open_ = [entries[0].seq for entries in (self.queue, self.batch) if entries]
+        batch = [] if self._asking else self.batch
+        open_ = [entries[0].seq for entries in (self.queue, batch) if entries]
         if self.suspects:
             open_.append(min(refused.entry.seq for refused in self.suspects))
         if self.spilled is not None:
@@ -96,6 +111,9 @@ class Lane:
     def answered(self, outcome: Outcome, letters_allowed: bool) -> Settlement | None:
         """Take a definite answer in. Answers what there is to settle, if anything."""
         batch, self.batch = self.batch, []
+        if self._asking:
+            self._testified()
+            return None
         settled = batch
         if len(outcome.accepted) < len(batch):
             accepted = frozenset(outcome.accepted)
@@ -105,6 +123,7 @@ class Lane:
             self._refusals = 0
             self._again.update(outcome.refused)
             self._grow_chunk()
+            self.witness = settled[-1] if self._witnessed else None
         elif outcome.refused:
             self._rest = len(batch) - len(outcome.refused)
             self._refusals += self._rest == 0
@@ -135,28 +154,45 @@ class Lane:
         """Something in the batch is refused, nothing of it was applied, and the service did not
         say what: halve it, down to the culprit. Answers what there is to settle, if anything."""
         batch, self.batch = self.batch, []
+        if self._asking:
+            self._asking, self._witness_refused = False, True
+            return None
         self.chunk = (len(batch) + 1) // 2
         if len(batch) > 1:
             self._put_back(batch)
             return None
         self._refusals += 1
         self.suspects.append(Refused(batch[0], "refused", detail))
+        if self.witness is not None and batch[0].seq not in self._again:
+            self._asking, self.batch = True, [self.witness]
+            return None
         if self._neighbour_accepted:
             # One acceptance speaks against one suspect only: the destination may change meanwhile.
             self._neighbour_accepted = False
             self._again.add(batch[0].seq)
         return self._settlement([], letters_allowed)
 
+    def _testified(self) -> None:
+        """The witness was accepted again: the destination works, and the suspects get their last
+        try before anything later."""
+        self._asking, self._refusals = False, 0
+        self._again.update(suspect.entry.seq for suspect in self.suspects)
+        self._try_again(self.suspects)
+        self.suspects = []
+
     @property
     def nothing_accepted(self) -> bool:
         """Whether there are suspects, and too many refusals in a row or nobody left to compare
         them with."""
+        if self._asking or self._witness_refused:
+            return self._witness_refused
         bound = MAX_REFUSALS + self.attempts // ATTEMPTS_A_REFUSAL_MORE
         return bool(self.suspects) and (self._refusals >= bound or not (self.queue or self.batch))
 
     def give_back_suspects(self) -> None:
         """Try the suspects again, together with what has come behind them."""
         self._refusals = 0
+        self._witness_refused = False
         self._stop_looking()
         self._try_again(self.suspects)
         self.suspects = []

@@ -20,22 +20,25 @@ from bridge.reading import Entry, Reading
 READ = 1_000
 MAX_BUFFERED = 20_000  # entries in all lanes that are not in trouble
 LANE_MIN, LANE_MAX = 20, 10_000  # entries in one lane
+MAX_WITNESSES = 1_000  # lanes without anything to do of which the last accepted entry is kept
 
 
 @dataclass
 class Loader:
     """Used from the delivery's thread alone. `troubled` tells whether a lane is to be left
-    behind when it is full."""
+    behind when it is full; `witnessed`, whether its entries may be sent again (see `Lane`)."""
 
     journal: Journal
     lane_of: Callable[[Reading], str]
     troubled: Callable[[Lane], bool]
     resume: Resume
+    witnessed: bool = False
     lanes: dict[str, Lane] = field(default_factory=dict)
     cursor: int = 0
     _behind: int | None = None
     _catching: set[str] = field(default_factory=set)
     _taken: set[int] = field(default_factory=set)
+    _witnesses: dict[str, Entry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.cursor = self.resume.position
@@ -53,6 +56,14 @@ class Loader:
         if lane.idle and not lane.in_flight:
             self.lanes.pop(lane.key, None)
             self._catching.discard(lane.key)
+            if lane.witness is not None:
+                self._keep_witness(lane.key, lane.witness)
+
+    def _keep_witness(self, key: str, witness: Entry) -> None:
+        self._witnesses.pop(key, None)
+        if len(self._witnesses) >= MAX_WITNESSES:
+            del self._witnesses[next(iter(self._witnesses))]
+        self._witnesses[key] = witness
 
     def position(self) -> int:
         """Everything up to here is resolved."""
@@ -164,7 +175,8 @@ class Loader:
     def _lane(self, key: str) -> Lane:
         lane = self.lanes.get(key)
         if lane is None:
-            lane = self.lanes[key] = Lane(key, self._done.get(key))
+            done, witness = self._done.get(key), self._witnesses.get(key)
+            lane = self.lanes[key] = Lane(key, done, self.witnessed, witness)
         return lane
 
     def _lane_room(self) -> int:

@@ -28,6 +28,8 @@ class Sink(Protocol):
 
     name: str
     policy: BatchPolicy
+    # Whether the order within a lane counts, and an accepted entry may be written once more.
+    ordered_copies: bool
 
     def open(self) -> None:
         """Connect and look whether the destination fits. May block. Raises ConfigurationError

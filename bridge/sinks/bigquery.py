@@ -87,6 +87,7 @@ class StorageWriteSink:
 
     name = "bigquery"
     policy = POLICY
+    ordered_copies = False
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class InsertAllSink:
 
     name = "bigquery"
     policy = POLICY
+    ordered_copies = False
 
     def __init__(self, settings: Settings, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._settings = settings

@@ -19,6 +19,7 @@ class LogSink:
 
     name = "log"
     policy = BatchPolicy(max_entries=500, max_bytes=8 * 1024**2)
+    ordered_copies = False
 
     def open(self) -> None:
         pass

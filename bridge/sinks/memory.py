@@ -29,8 +29,10 @@ class MemorySink:
         by_site: bool = False,
         script: Callable[[Sequence[Entry]], Answer] | None = None,
         policy: BatchPolicy | None = None,
+        ordered_copies: bool = False,
     ) -> None:
         self.name = name
+        self.ordered_copies = ordered_copies
         self.policy = policy or BatchPolicy(max_entries=100, max_bytes=10_000_000)
         self.script = script or (lambda _batch: None)
         self.batches: list[list[int]] = []

@@ -90,6 +90,7 @@ class PubSubSink:
 
     name = "pubsub"
     policy = POLICY
+    ordered_copies = True
 
     def __init__(self, settings: Settings, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._settings = settings

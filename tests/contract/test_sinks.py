@@ -210,7 +210,10 @@ def test_through_the_delivery_the_refused_are_dead_letters_and_their_neighbours_
     assert [letter.event_id for letter in letters] == [given[n].event_id for n in sorted(bad)]
     assert all(letter.sink == run.sink.name and letter.detail for letter in letters)
     assert (counts.settled, counts.dead_lettered) == (57, 3)
-    assert values(fallible) == [r.value for n, r in enumerate(batch) if n not in bad]
+    found = values(fallible)
+    if run.sink.ordered_copies:
+        found = list(dict.fromkeys(found))
+    assert found == [r.value for n, r in enumerate(batch) if n not in bad]
 
 
 # --- bounds and ends ------------------------------------------------------------------------------

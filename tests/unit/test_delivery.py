@@ -363,6 +363,59 @@ def test_the_random_failures_of_a_service_lose_double_and_reorder_nothing(
     assert all(line.balanced for line in journal.sites().values())
 
 
+@pytest.mark.parametrize("refusals", range(1, 31))
+def test_where_order_counts_a_destination_mended_at_any_moment_costs_no_order(
+    journal: Journal, refusals: int
+) -> None:
+    """After so many refusals of everything the destination works, whatever is tried just then."""
+    calls = 0
+
+    def answer(_batch: Sequence[Entry]) -> Answer:
+        nonlocal calls
+        calls += 1
+        broken = calls > 1 and calls <= 1 + refusals  # the first one shows that it can work
+        return ContentRefused("invalid_argument", "no") if broken else None
+
+    sink = MemorySink(script=answer, ordered_copies=True)
+    journal.activate({"memory": "m"})
+    journal.append(samples(5), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.drained)
+        journal.append(samples(20, first=5), [])
+        until(lambda: delivery.drained)
+    assert list(dict.fromkeys(values(sink))) == [float(number) for number in range(25)]
+    assert journal.letters_waiting(10) == []
+
+
+def test_where_order_counts_a_lone_refused_entry_is_compared_with_the_last_accepted_one(
+    journal: Journal,
+) -> None:
+    sink = MemorySink(script=refusing_unnamed(1.0), ordered_copies=True)
+    journal.activate({"memory": "m"})
+    with delivering(sink, journal) as delivery:
+        for number in range(2):
+            journal.append([sample(float(number))], [])
+            until(lambda: delivery.drained)
+    assert values(sink) == [0.0, 0.0]
+    assert len(journal.letters_waiting(10)) == 1
+    line = journal.sites()["MOR"].sinks["memory"]
+    assert (line.settled, line.dead_lettered, line.pending) == (1, 1, 0)
+
+
+def test_where_order_counts_bad_entries_hold_up_nobody(journal: Journal) -> None:
+    bad = [float(number) for number in (*range(10, 20), 41, 43, 99)]
+    sink = MemorySink(script=refusing_unnamed(*bad), ordered_copies=True)
+    journal.activate({"memory": "m"})
+    journal.append(samples(5), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.drained)
+        journal.append(samples(95, first=5), [])
+        until(lambda: delivery.drained)
+    good = [float(number) for number in range(100) if number not in bad]
+    assert list(dict.fromkeys(values(sink))) == good
+    assert journal.sites()["MOR"].sinks["memory"].dead_lettered == len(bad)
+
+
 @pytest.mark.parametrize(("level", "lines"), [(logging.DEBUG, 3), (logging.INFO, 0)])
 def test_each_settled_reading_is_a_line_at_debug_alone(
     journal: Journal, caplog: pytest.LogCaptureFixture, level: int, lines: int

@@ -308,3 +308,38 @@ def test_a_topic_that_is_mended_while_suspects_are_passed_by_costs_no_entry() ->
         assert letters(settlement) == []
         there += seqs(settlement.settled)
     assert sorted(there) == [1, 2, 3, 4]
+
+
+# --- the witness ----------------------------------------------------------------------------------
+
+
+def test_while_the_witness_is_asked_nothing_open_is_passed_and_nothing_settled_twice() -> None:
+    of = Lane("", witnessed=True, witness=Entry(1, reading(1)))
+    of.queue.append(Entry(2, reading(2)))
+    assert next_seqs(of) == [2]
+    assert of.refused("no", True) is None
+    assert next_seqs(of) == [1]
+    assert of.first_open == 2
+    assert not of.nothing_accepted
+    assert of.answered(Outcome([1], {}), True) is None
+    assert next_seqs(of) == [2]
+    assert seqs(accept(of).settled) == [2]
+    assert of.witness == Entry(2, reading(2))
+
+
+def test_a_destination_that_refuses_the_witness_is_at_fault() -> None:
+    of = Lane("", witnessed=True, witness=Entry(1, reading(1)))
+    of.queue.extend(Entry(seq, reading(seq)) for seq in (2, 3))
+    for _ in range(4):  # all, the first alone, its witness: held; and all again
+        of.next_batch(POLICY)
+        assert of.refused("no", True) is None
+        if of.nothing_accepted:
+            of.give_back_suspects()
+    assert letters(accept_all(of)) == []
+
+
+def accept_all(of: Lane) -> Settlement:
+    settlement = accept(of)
+    while of.queue:
+        settlement = accept(of)
+    return settlement
