@@ -9,8 +9,9 @@ from random import Random
 
 import pytest
 
+from chaos.bridge_process import Bridge
 from localgcp.faults import Fault, Kind
-from tests.support.plant import Bridge, Plant, numbered, plant, settle
+from tests.support.plant import Plant, numbered, plant, settle
 from tests.support.poll import eventually
 
 KILLS = 10

@@ -9,11 +9,11 @@ import pytest
 
 from chaos import report
 from chaos.backlog import Measured, backlog
-from chaos.disk import NoDisk, small_disk
 from chaos.runner import Runner
 from chaos.scenario import Scenario
 from chaos.scenarios import ALL, in_order
 from chaos.soak import scenario as random_mix
+from tests.support.disk import small_disk
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +27,12 @@ def test_nothing_is_lost_doubled_or_reordered(
     runner: Runner, scenario: Scenario, tmp_path: Path
 ) -> None:
     if scenario.disk_bytes:
-        _require_small_disks(tmp_path)
+        with small_disk(tmp_path / "disk", 1024**2):
+            pass  # or the test is skipped
     result = runner.run(scenario)
     assert result.holds, report.flaws(result)
     assert result.verdict is not None
     assert result.verdict.acknowledged > 0
-
-
-def _require_small_disks(directory: Path) -> None:
-    try:
-        with small_disk(directory / "disk", 1024**2):
-            pass
-    except NoDisk as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("number", [1, 2])

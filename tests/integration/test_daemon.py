@@ -13,17 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from chaos.bridge_process import ROOT
 from localgcp.faults import Fault
-from tests.support.plant import (
-    DATASET,
-    PROJECT,
-    ROOT,
-    TABLE,
-    Plant,
-    numbered,
-    plant,
-    settle,
-)
+from tests.support.plant import DATASET, PROJECT, TABLE, Plant, numbered, plant, settle
 from tests.support.poll import eventually
 
 

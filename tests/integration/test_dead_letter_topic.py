@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from bridge.sinks import connect
+from chaos.bridge_process import Bridge
 from localgcp.faults import Fault
-from tests.support.plant import DATASET, PROJECT, TABLE, Bridge, Plant, numbered, plant, settle
+from tests.support.plant import DATASET, PROJECT, TABLE, Plant, numbered, plant, settle
 from tests.support.poll import eventually
 
 LETTER_TOPIC = "refused"

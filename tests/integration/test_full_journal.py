@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,10 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from chaos.bridge_process import Bridge
 from localgcp.faults import Fault
-from tests.support.plant import SITES, Bridge, Plant, numbered, plant, settle
+from tests.support.disk import small_disk
+from tests.support.plant import SITES, Plant, numbered, plant, settle
 from tests.support.poll import eventually
 
 MIB = 1024**2
@@ -158,18 +158,6 @@ def test_settled_readings_never_make_it_full(site: Plant) -> None:
     assert metric(bridge, "bridge_dedupe_window_seconds") > 0
     assert bridge.terminate() == 0
     site.require_all(2 * COUNT)
-
-
-@contextmanager
-def small_disk(directory: Path, size: int) -> Iterator[Path]:
-    directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 @pytest.mark.slow

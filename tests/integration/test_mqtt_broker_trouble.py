@@ -20,9 +20,10 @@ import pytest
 from bridge.cli.processes import free_port
 from bridge.cli.publishing import Publisher
 from bridge.settings import load
+from chaos.bridge_process import Bridge
 from tests.support.fake_broker import PUBACK, FakeBroker
 from tests.support.mosquitto import Mosquitto
-from tests.support.plant import Bridge, numbered
+from tests.support.plant import numbered
 from tests.support.poll import eventually
 
 DYNAMIC_SECURITY = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")

@@ -14,11 +14,12 @@ import pytest
 from google.cloud.bigquery import SchemaField, Table
 
 from bridge.sinks import connect
+from chaos.bridge_process import ROOT
 from localgcp.faults import Fault
 from localgcp.server import LocalServices
 from tests.support.fake_broker import CONNECT, Connection, FakeBroker
 from tests.support.mosquitto import Mosquitto
-from tests.support.plant import ROOT, Plant
+from tests.support.plant import Plant
 
 TABLE = "plant-project.plant.readings"
 

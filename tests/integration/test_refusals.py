@@ -16,7 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.reading import REASONS
-from tests.support.plant import ROOT, Bridge, Plant, numbered, plant, settle
+from chaos.bridge_process import ROOT, Bridge
+from tests.support.plant import Plant, numbered, plant, settle
 from tests.support.poll import eventually
 
 TOPIC = "FCTS/FAE/MOR/SolvExtract/SX1-FLOW"

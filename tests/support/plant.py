@@ -4,93 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from google.cloud.bigquery import SchemaField
-from google.cloud.bigquery import Table as BigQueryTable
-
-from bridge.cli.processes import Program, free_port
 from bridge.cli.publishing import Publisher
 from bridge.settings import Settings, load
-from bridge.sinks import connect
-from bridge.sinks.schema import COLUMNS
+from chaos.bridge_process import Bridge
+from chaos.services import create_table, create_topic
 from localgcp.server import LocalServices
 from tests.support.mosquitto import Mosquitto
 from tests.support.poll import eventually
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECT, DATASET, TABLE, TOPIC = "plant-project", "plant", "readings", "kpi-events"
 FULL_TOPIC = f"projects/{PROJECT}/topics/{TOPIC}"
 SITES = ("MOR", "BAG", "SIE", "CHI", "SAF")
-
-
-class Bridge:
-    """The daemon as a process, started again and again on one journal."""
-
-    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
-        self._directory = directory
-        self.environment = environment
-        self.port = free_port()
-        self._program: Program | None = None
-
-    @property
-    def program(self) -> Program:
-        assert self._program is not None, "the bridge was never started"
-        return self._program
-
-    def start(self, *arguments: str, wait: bool = True) -> None:
-        environment = {**self.environment, "PORT": str(self.port)}
-        command = [sys.executable, str(ROOT / "mqtt_subscriber.py"), *arguments]
-        self._program = Program("bridge", command, self._directory, environment, self._directory)
-        if wait:
-            self._program.wait_until(self.ready, 30)
-
-    def ready(self) -> bool:
-        try:
-            return self.status("/readyz") == 200
-        except OSError:
-            return False
-
-    def status(self, path: str) -> int:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    def text(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-            return str(answer.read().decode())
-
-    def ledger(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.text("/ledger"))
-        return document
-
-    def settled(self, accepted: int) -> bool:
-        """Whether this many readings were accepted since the journal began, and all are settled."""
-        totals = self.ledger()["totals"]
-        return totals["accepted"] >= accepted and all(
-            sink["pending"] == 0 for sink in totals["sinks"].values()
-        )
-
-    def kill(self) -> None:
-        if self._program is not None:
-            self._program.kill()
-
-    def terminate(self, seconds: float = 40) -> int:
-        return self.program.stop(seconds)
-
-    @property
-    def log(self) -> str:
-        return self.program.output.read_text() + self.program.log.read_text()
 
 
 class Arrived(NamedTuple):
@@ -123,20 +54,12 @@ class Plant:
             "LOG_FORMAT": "json",
             **services.environment(),
         }
-        self.provision()
+        settings = self.settings()
+        create_topic(settings)
+        create_table(settings)
 
     def settings(self, **changes: str) -> Settings:
         return load({**self.environment, **changes})
-
-    def provision(self) -> None:
-        settings = self.settings()
-        connect.publisher(settings).create_topic(
-            request={"name": FULL_TOPIC, "message_retention_duration": {"seconds": 604_800}}
-        )
-        bigquery = connect.bigquery(settings)
-        bigquery.create_dataset(DATASET)
-        columns = [SchemaField(*column) for column in COLUMNS]
-        bigquery.create_table(BigQueryTable(f"{PROJECT}.{DATASET}.{TABLE}", schema=columns))
 
     def bridge(self, **changes: str) -> Bridge:
         made = Bridge(self.directory, {**self.environment, **changes})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from bridge.journal.retention import LONGEST_GAP_US, RESUME_BELOW
 from bridge.parsing.identity import canonical_json
 from bridge.reading import Reading, Rejection
 from tests.support.clock import ManualClock
+from tests.support.disk import small_disk
 from tests.support.journals import (
     MINUTE_US,
     Limits,
@@ -392,21 +392,9 @@ def test_a_loss_that_a_command_cleared_is_no_longer_shown(path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    try:
-        made = subprocess.run(mount, capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if made.returncode:
-        pytest.skip("only root may mount a small file system")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 3 * MIB) as made:
+        yield made
 
 
 def take_room(folder: Path) -> Path:
@@ -437,9 +425,9 @@ def append_until_the_disk_is_full(journal: Journal) -> int:
 
 
 def test_on_a_full_disk_settling_and_pruning_work_and_then_the_intake_again(
-    small_disk: Path, clock: ManualClock
+    disk: Path, clock: ManualClock
 ) -> None:
-    path = small_disk / "journal.db"
+    path = disk / "journal.db"
     with opened(path, Limits(max_bytes=64 * MIB), clock) as journal:
         count = append_until_the_disk_is_full(journal)
         assert journal.full
@@ -480,12 +468,12 @@ def test_where_the_disk_has_room_only_for_short_transactions_pruning_takes_short
 
 
 def test_when_others_fill_the_disk_the_reserve_lets_the_journal_be_settled(
-    small_disk: Path, clock: ManualClock
+    disk: Path, clock: ManualClock
 ) -> None:
-    path = small_disk / "journal.db"
+    path = disk / "journal.db"
     with opened(path, Limits(max_bytes=16 * MIB), clock) as journal:
         journal.acknowledged(journal.append(batch(0, 500), []).last_seq)
-        filler = take_room(small_disk)
+        filler = take_room(disk)
         count = 500 + append_until_the_disk_is_full(journal)
         settle_everything(journal)
         pass_time(journal, clock, 60)
@@ -498,16 +486,16 @@ def test_when_others_fill_the_disk_the_reserve_lets_the_journal_be_settled(
 
 
 def test_a_journal_opens_and_is_settled_on_a_disk_that_is_full(
-    small_disk: Path, clock: ManualClock
+    disk: Path, clock: ManualClock
 ) -> None:
-    path = small_disk / "journal.db"
+    path = disk / "journal.db"
     limits = Limits(max_bytes=16 * MIB)
     journal = new_journal(path, limits, clock)
     journal.acknowledged(journal.append(batch(0, 300), []).last_seq)
     reserve = Path(f"{path}.reserve").read_bytes()
     journal.close()
     Path(f"{path}.reserve").write_bytes(reserve)  # as after a kill
-    filler = take_room(small_disk)
+    filler = take_room(disk)
     with opened(path, limits, clock) as journal:
         assert journal.pending("pubsub") == 300
         settle_everything(journal)
@@ -518,8 +506,8 @@ def test_a_journal_opens_and_is_settled_on_a_disk_that_is_full(
         audit(path)
 
 
-def test_a_kill_on_a_full_disk_loses_nothing(small_disk: Path, clock: ManualClock) -> None:
-    path = small_disk / "journal.db"
+def test_a_kill_on_a_full_disk_loses_nothing(disk: Path, clock: ManualClock) -> None:
+    path = disk / "journal.db"
     journal = new_journal(path, Limits(max_bytes=64 * MIB), clock)
     count = append_until_the_disk_is_full(journal)
     os.close(journal._file_lock._file or -1)  # as a kill does: nothing else is closed
@@ -533,10 +521,10 @@ def test_a_kill_on_a_full_disk_loses_nothing(small_disk: Path, clock: ManualCloc
 
 
 def test_log_and_reserve_are_sized_by_a_disk_that_is_smaller_than_the_limit(
-    small_disk: Path, clock: ManualClock
+    disk: Path, clock: ManualClock
 ) -> None:
     """Sized by the limit, the log would take up the whole disk, and could never be emptied."""
-    path = small_disk / "journal.db"
+    path = disk / "journal.db"
     with opened(path, Limits(max_bytes=4096 * MIB), clock) as journal:
         count = append_until_the_disk_is_full(journal)
         for sink in ("pubsub", "bigquery"):
