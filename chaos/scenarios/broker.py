@@ -53,8 +53,8 @@ def vanish(rig: Rig) -> None:
 
 
 def take_over(rig: Rig) -> None:
-    """Another client connects with the bridge's id, twice, and leaves the session as it was."""
-    for _ in range(2):
+    """Another client connects with the bridge's id, and leaves the session as it was."""
+    for _ in range(int(rig.either(1, 5))):
         other = _other(rig)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = 3600  # else its end would be the session's
@@ -66,15 +66,27 @@ def take_over(rig: Rig) -> None:
 
 
 def forget_session(rig: Rig) -> None:
-    """The session is gone while the bridge is away, and with it what the broker had queued for it;
-    sensors that cover the time send it again."""
+    """The session is gone, and with it what the broker had queued for it; sensors that cover the
+    time send it again. First while the bridge is away, then while it is there."""
     rig.bridge.kill()
+    _lose_everything(rig)
+    rig.bridge.start()
+    _wait_for_lost_sessions(rig, 1)
+    rig.wait_for_readings(100)
+    _lose_everything(rig)
+    _wait_for_lost_sessions(rig, 2)
+
+
+def _lose_everything(rig: Rig) -> None:
     rig.broker.kill()
     for kept in rig.broker.directory.glob("mosquitto.db*"):
         kept.unlink()
     rig.broker.start()
-    rig.bridge.start()
-    rig.wait_until(lambda: rig.bridge.metric("bridge_mqtt_sessions_lost_total") == 1, "told", 20)
+
+
+def _wait_for_lost_sessions(rig: Rig, count: int) -> None:
+    metric = "bridge_mqtt_sessions_lost_total"
+    rig.wait_until(lambda: rig.bridge.metric(metric) == count, f"{count} lost sessions told", 20)
 
 
 def refuse_subscription(rig: Rig) -> None:
