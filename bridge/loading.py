@@ -10,8 +10,10 @@ that is back-pressure.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from bridge.journal import Journal, LaneProgress, Resume
 from bridge.lanes import Lane
@@ -105,9 +107,11 @@ class Loader:
         return False
 
     def spill(self, lane: Lane, seq: int) -> None:
-        """Leave a lane's untried entries, and those from `seq` on, to the journal."""
-        first = lane.queue[0].seq if lane.queue else seq
-        lane.queue.clear()
+        """Leave a lane's untried entries, and those from `seq` on, to the journal. It keeps
+        something to try: nothing else would tell that it works again."""
+        kept = [] if lane.batch else list(islice(lane.queue, LANE_MIN))
+        first = lane.queue[len(kept)].seq if len(lane.queue) > len(kept) else seq
+        lane.queue = deque(kept)
         lane.spilled = first if lane.spilled is None else min(first, lane.spilled)
         self._catching.discard(lane.key)
 

@@ -24,7 +24,6 @@ from chaos.services import Services, create_table, create_topic, table_path, top
 from chaos.verdict import Arrived, Verdict, judge
 
 SITES = ("MOR", "BAG", "SIE", "CHI")
-RATE = 100.0  # readings a second and site
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 120.0
 LOAD_BEFORE = LOAD_AFTER = 100  # readings
@@ -206,8 +205,14 @@ class Rig:
         return verdict
 
     def _sensor(self, site: str, scenario: Scenario) -> Sensor:
-        cover, padding = scenario.cover_seconds, scenario.padding
-        return Sensor(self.broker.port, site, RATE, self._next, cover, padding)
+        return Sensor(
+            self.broker.port,
+            site,
+            scenario.rate,
+            self._next,
+            scenario.cover_seconds,
+            scenario.padding,
+        )
 
     def _recovery(self) -> float:
         """Seconds until all that was acknowledged by now is settled in both sinks."""

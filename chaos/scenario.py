@@ -21,7 +21,7 @@ class Scenario:
     cover_seconds: sensors that send again after a lost connection (`chaos.sensors.Sensor`).
     alone: whether it leaves the journal in a state that no other scenario should begin with.
     disk_bytes: if not 0, the journal is on a disk of its own of this size (needs root).
-    padding: bytes of an extra member in each reading.
+    padding: bytes of an extra member in each reading. rate: readings a second and site.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Scenario:
     alone: bool = False
     disk_bytes: int = 0
     padding: int = 0
+    rate: float = 100.0
 
     @property
     def stage(self) -> tuple[object, ...]:

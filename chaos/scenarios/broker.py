@@ -149,5 +149,6 @@ SCENARIOS = (
         "kill -9 of the bridge before a broker with its default queue limits",
         stay_away,
         broker="max_queued_messages 1000\nmax_inflight_messages 20",
+        rate=25,
     ),
 )

@@ -17,6 +17,7 @@ from bridge.delivery import Delivery
 from bridge.errors import ContentRefused, Held, SinkError, Transient
 from bridge.journal import Journal
 from bridge.journal.journal import Limits
+from bridge.loading import LANE_MAX
 from bridge.policy import BatchPolicy, RetryPolicy
 from bridge.reading import Entry
 from bridge.sinks.base import Outcome
@@ -179,6 +180,36 @@ def test_an_unnamed_refusal_of_everything_holds_the_sink_too(journal: Journal) -
         broken.clear()
         until(lambda: delivery.drained)
     assert values(sink) == [float(number) for number in range(50)]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_sink_that_refused_more_than_memory_holds_goes_on_when_it_is_mended(
+    journal: Journal, named: bool
+) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def answer(batch: Sequence[Entry]) -> Answer:
+        if not broken.is_set():
+            return None
+        if named:
+            return Outcome([], {entry.seq: "no such column" for entry in batch})
+        return ContentRefused("invalid_argument", "no")
+
+    count = LANE_MAX + 3_000
+    sink = MemorySink(script=answer, policy=BatchPolicy(1_000, 10**9))
+    journal.activate({"memory": "m"})
+    journal.append(samples(100), [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.retries["refused"] >= 1)
+        for first in range(100, count, 100):
+            journal.append(samples(100, first=first), [])
+        held = delivery.retries["refused"]
+        until(lambda: delivery.retries["refused"] >= held + 5)
+        broken.clear()
+        until(lambda: delivery.drained, 30)
+    assert values(sink) == [float(number) for number in range(count)]
+    assert journal.letters_waiting(10) == []
 
 
 def test_a_single_refused_entry_waits_for_a_neighbour_before_it_is_given_up(
