@@ -219,8 +219,9 @@ class Delivery:
                 "sink works again",
                 extra={"fields": {"sink": self.sink.name, "lane": lane.key}},
             )
+        # A dead letter says so as well: it takes an accepted neighbour to make one.
+        lane.attempts, lane.held, lane.error = 0, None, None
         if settlement.settled:
-            lane.attempts, lane.held, lane.error = 0, None, None
             self._observe(settlement.settled)
             self._trace(settlement.settled)
         for refused in settlement.refused:
@@ -295,7 +296,7 @@ class Delivery:
         self.last_error = next((lane.error for lane in lanes if lane.error), None)
 
     def _troubled(self, lane: Lane) -> bool:
-        if lane.attempts:
+        if lane.attempts and lane.size:  # with nothing in hand there is nothing to wait for
             return True
         return lane.in_flight and self._clock.monotonic() - lane.sent_at > SLOW_SECONDS
 

@@ -22,6 +22,7 @@ from chaos.scenarios import ALL, in_order
 from chaos.soak import soak as mixes
 
 OUT = Path("chaos-report")
+REPORT_WIDTH = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,7 +84,7 @@ def backlog(readings: int, quick: bool, out: Path, keep: Path | None) -> None:
         scenario = outage(readings, measured, lambda line: click.echo(line, err=True))
         result = runner.run(scenario)
     for table in tables(measured):
-        Console().print(table)
+        _console().print(table)
     out.mkdir(parents=True, exist_ok=True)
     (out / "backlog.json").write_text(json.dumps(asdict(measured), indent=1) + "\n")
     _finish([result], out)
@@ -102,9 +103,14 @@ def _runner(keep: Path | None, quick: bool) -> Iterator[Runner]:
 
 def _finish(results: list[Result], out: Path) -> None:
     report.write(results, out)
-    Console().print(report.table(results))
+    _console().print(report.table(results))
     click.echo(f"{report.summary(results)} Report: {out}/report.md, {out}/report.json")
     sys.exit(0 if all(result.holds for result in results) else 1)
+
+
+def _console() -> Console:
+    """As wide as the terminal; where there is none, as wide as the tables."""
+    return Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
 
 
 def _chosen(names: tuple[str, ...]) -> list[Scenario]:

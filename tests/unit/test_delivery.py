@@ -17,7 +17,7 @@ from bridge.delivery import Delivery
 from bridge.errors import ContentRefused, Held, SinkError, Transient
 from bridge.journal import Journal
 from bridge.journal.journal import Limits
-from bridge.loading import LANE_MAX
+from bridge.loading import LANE_MIN
 from bridge.policy import BatchPolicy, RetryPolicy
 from bridge.reading import Entry
 from bridge.sinks.base import Outcome
@@ -182,9 +182,16 @@ def test_an_unnamed_refusal_of_everything_holds_the_sink_too(journal: Journal) -
     assert values(sink) == [float(number) for number in range(50)]
 
 
+@pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> int:
+    """In memory, for a lane; in entries."""
+    monkeypatch.setattr(loading, "LANE_MAX", 500)
+    return 500
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_sink_that_refused_more_than_memory_holds_goes_on_when_it_is_mended(
-    journal: Journal, named: bool
+    journal: Journal, little_room: int, named: bool
 ) -> None:
     broken = threading.Event()
     broken.set()
@@ -196,7 +203,7 @@ def test_a_sink_that_refused_more_than_memory_holds_goes_on_when_it_is_mended(
             return Outcome([], {entry.seq: "no such column" for entry in batch})
         return ContentRefused("invalid_argument", "no")
 
-    count = LANE_MAX + 3_000
+    count = little_room + 1_000
     sink = MemorySink(script=answer, policy=BatchPolicy(1_000, 10**9))
     journal.activate({"memory": "m"})
     journal.append(samples(100), [])
@@ -210,6 +217,33 @@ def test_a_sink_that_refused_more_than_memory_holds_goes_on_when_it_is_mended(
         until(lambda: delivery.drained, 30)
     assert values(sink) == [float(number) for number in range(count)]
     assert journal.letters_waiting(10) == []
+
+
+def test_a_lane_left_behind_with_nothing_but_bad_entries_in_hand_catches_up(
+    journal: Journal, little_room: int
+) -> None:
+    broken = threading.Event()
+    bad = range(1, 1 + LANE_MIN)
+
+    def answer(batch: Sequence[Entry]) -> Answer:
+        found = broken.is_set() or any(entry.reading.value in bad for entry in batch)
+        return ContentRefused("invalid_argument", "no") if found else None
+
+    count = little_room + 1_000
+    sink = MemorySink(script=answer, policy=BatchPolicy(1_000, 10**9), ordered_copies=True)
+    journal.activate({"memory": "m"})
+    journal.append([sample(0.0)], [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.drained)
+        broken.set()
+        for first in range(1, count, 100):
+            journal.append(samples(100, first=first), [])
+        until(lambda: delivery.retries["invalid_argument"] >= 50)
+        broken.clear()
+        until(lambda: delivery.drained, 30)
+    good = [0.0, *(float(number) for number in range(1 + LANE_MIN, count + 1))]
+    assert list(dict.fromkeys(values(sink))) == good
+    assert journal.sites()["MOR"].sinks["memory"].dead_lettered == LANE_MIN
 
 
 def test_a_single_refused_entry_waits_for_a_neighbour_before_it_is_given_up(
