@@ -46,6 +46,8 @@ RESUBSCRIBE_SECONDS = 15.0
 STEADY_SECONDS = 10.0  # a connection that lasted less is made again with growing pauses
 POLL_SECONDS = 0.2
 MOVING_SECONDS = 8.0
+# The other side will say no more. Linux alone has the first of these.
+HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
 # Never subscribed to: the broker's answer to leaving it says that it has read what came before.
 BARRIER_TOPIC = "fcts-bridge/barrier"
@@ -222,8 +224,18 @@ class Subscriber:
         return any(event & ~select.POLLOUT for _, event in events)
 
     def _write(self) -> None:
-        if self._client.want_write():
+        # A write that fails makes paho close the socket, with all that could still be read from
+        # it: of a broker that is gone, messages that nobody else has any more.
+        if self._client.want_write() and not self._hung_up():
             self._client.loop_write()
+
+    def _hung_up(self) -> bool:
+        socket = self._client.socket()
+        if socket is None:
+            return False
+        poll = select.poll()
+        poll.register(socket, HANG_UP)
+        return bool(poll.poll(0))
 
     def _due(self) -> bool:
         if not self._link.waiting or self._clock.monotonic() < self._retry_at:
@@ -290,7 +302,9 @@ class Subscriber:
     def _upkeep(self) -> None:
         now = self._beat_at = self._clock.monotonic()
         try:
-            if now - self._upkeep_at >= UPKEEP_SECONDS or not self._link.waiting:
+            # At once where a step of it may make room for what waits.
+            idle = self._held_up or not self._link.waiting
+            if idle or now - self._upkeep_at >= UPKEEP_SECONDS:
                 self._upkeep_at = now
                 self._intake.upkeep()
                 if not self._link.waiting:

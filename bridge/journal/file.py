@@ -54,11 +54,13 @@ class JournalFile:
             raise
 
     def _allot_room(self) -> None:
-        """To the log and the reserve, a share of what the journal may take or the disk has: a log
-        that filled the disk could not be emptied any more."""
-        share = min(self._limits.max_bytes, retention.disk_bytes(self.path.parent)) // 64
-        self._log_pages = max(64, min(4000, share // 4096))
-        self._reserve = retention.Reserve(self.path, max(262_144, min(16 * 1024**2, share)))
+        """To the log and the reserve, by what the journal may take or the disk has. The reserve
+        has room for all that the log may hold, a transaction beyond its limit included: a log on
+        a full disk that cannot be emptied would be the end of settling, too."""
+        room = min(self._limits.max_bytes, retention.disk_bytes(self.path.parent))
+        self._log_pages = max(64, min(4000, room // 64 // 4096))
+        transaction = min(retention.LARGEST_TRANSACTION, room // 8)
+        self._reserve = retention.Reserve(self.path, self._log_pages * 4096 + transaction)
 
     def _open_file(self) -> None:
         db = salvage.open_sound(self.path, self._log_pages, self._clock)
@@ -96,6 +98,8 @@ class JournalFile:
         self._prune_step = retention.STEP
         self._tail = Tail(self._last_seq)
         self._space.measure()
+        if not self._reserve.held:
+            self._space.disk_is_full()
 
     def _highest_seq(self) -> int:
         row = self._db.execute(
@@ -164,8 +168,10 @@ class JournalFile:
             running = self._running.advance()
             self._look_outside()
             self._space.measure()
-            if self._ticks.due(running):
+            if self._space.on_a_full_disk:
+                self._empty_log()  # there may be less room than it is allowed to take
                 self._mend_reserve()
+            if self._ticks.due(running):
                 self._write_tick()
             self._prune(running)
             if self._space.full_of_log:
@@ -196,8 +202,8 @@ class JournalFile:
     def _mend_reserve(self) -> None:
         if not self._reserve.held and self._reserve.room():
             self._reserve.take()
-            if self._reserve.held:
-                self._space.disk_has_room()
+        if self._reserve.held:
+            self._space.disk_has_room()
 
     def _prune(self, running: int) -> None:
         resolved = min(self._positions.values(), default=0)

@@ -13,6 +13,7 @@ WARN_AT = 0.8
 RESUME_BELOW = 0.9
 STEP = 2_000  # rows pruned in one transaction: short enough to stand between two batches
 LONGEST_GAP_US = 15_000_000
+LARGEST_TRANSACTION = 6 * 1024**2  # bytes in the log: a batch of 4 MiB, with its ids and indexes
 
 
 class RunningTime:
@@ -78,7 +79,7 @@ class Space:
         self._wal = f"{path}-wal"
         self._page = int(db.execute("PRAGMA page_size").fetchone()[0])
         self._max_bytes = max_bytes
-        self._disk_full = False
+        self._disk_bytes: int | None = None  # what the file had when the disk was full
         self.ceiling = max_bytes
         self.used = 0
         self.full = False
@@ -93,9 +94,9 @@ class Space:
         except sqlite3.Error:
             return  # what was committed stays committed: the next measurement will tell
         self.used = live * self._page
-        if self._disk_full:
+        if self._disk_bytes is not None:
             # The log has the room of the reserve, and is used from its start again and again.
-            self.ceiling = max(1, min(self._max_bytes, pages * self._page))
+            self.ceiling = max(1, min(self._max_bytes, self._disk_bytes))
             self.pressed = self.used >= WARN_AT * self.ceiling
         else:
             # Pruning does not make the log smaller: leave room for as long as it usually is.
@@ -107,13 +108,21 @@ class Space:
         self.full_of_log = self.full and live * self._page < RESUME_BELOW * self.ceiling
 
     def disk_is_full(self) -> None:
-        """The disk took no more: what the file has by now is all there is, until it has room."""
-        self._disk_full = True
+        """The disk took no more: what the file has by now is all there is, until the disk has room
+        for the reserve again. Without one, a file that filled the disk a second time could
+        not even be settled."""
         self.full = True
+        if self._disk_bytes is None:
+            pages = int(self._db.execute("PRAGMA page_count").fetchone()[0])
+            self._disk_bytes = pages * self._page
         self.measure()
 
+    @property
+    def on_a_full_disk(self) -> bool:
+        return self._disk_bytes is not None
+
     def disk_has_room(self) -> None:
-        self._disk_full = False
+        self._disk_bytes = None
         self.measure()
 
     def _wal_bytes(self) -> int:
@@ -147,7 +156,8 @@ class Reserve:
         self.held = False
 
     def room(self) -> bool:
-        """Whether the disk could take the reserve and as much again."""
+        """Whether the disk could take the reserve with clear room beside it: else it would be
+        full again at the next write."""
         stat = os.statvfs(self._path.parent)
         return stat.f_bavail * stat.f_frsize >= 2 * self._size
 

@@ -137,8 +137,8 @@ SCENARIOS = (
         GROUP,
         "the journal is at its limit, then drained",
         fill_journal,
-        {"JOURNAL_MAX_BYTES": str(MIB)},
-        padding=2_000,
+        {"JOURNAL_MAX_BYTES": str(4 * MIB)},
+        padding=4_000,
     ),
     Scenario(
         "journal-truncated",

@@ -110,9 +110,27 @@ class Connection:
         duplicate: bool = False,
     ) -> None:
         """With QoS 1, or QoS 0 where `mid` is 0."""
+        self.send(self.packet(topic, payload, mid, retain, duplicate))
+
+    def packet(
+        self,
+        topic: str | bytes,
+        payload: bytes,
+        mid: int = 0,
+        retain: bool = False,
+        duplicate: bool = False,
+    ) -> bytes:
+        """What `publish` sends."""
         flags = (8 if duplicate else 0) | (2 if mid else 0) | retain
         head = text(topic) + (struct.pack(">H", mid) if mid else b"")
-        self.send(encoded(PUBLISH, flags, head + (b"\0" if self.five else b"") + payload))
+        return encoded(PUBLISH, flags, head + (b"\0" if self.five else b"") + payload)
+
+    def die(self, last: bytes) -> None:
+        """Say this, and be gone at once, as a process that is killed: what is written to it is
+        answered with a reset. `last` has to be so short that the other side's kernel takes it."""
+        self._socket.sendall(last)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def accept(self, present: bool = False) -> Self:
         """CONNACK and SUBACK."""

@@ -536,3 +536,30 @@ def test_log_and_reserve_are_sized_by_a_disk_that_is_smaller_than_the_limit(
             journal.maintain()
         assert not journal.full
         journal.append(batch(count, 50), [])
+
+
+def test_a_disk_with_room_again_is_not_filled_before_the_reserve_is_back(
+    disk: Path, clock: ManualClock
+) -> None:
+    """Filled a second time without one, the journal could not even be settled."""
+    path = disk / "journal.db"
+    with opened(path, Limits(max_bytes=4096 * MIB), clock) as journal:
+        filler = take_room(disk)
+        count = append_until_the_disk_is_full(journal)
+        filler.unlink()
+        for _ in range(40):
+            with suppress(JournalError):
+                for sink in ("pubsub", "bigquery"):
+                    if entries := journal.read(journal.resume(sink).position, 150):
+                        settle(journal, sink, entries)
+                journal.maintain()
+                while not journal.full:
+                    journal.acknowledged(journal.append(batch(count, 20), []).last_seq)
+                    count += 20
+        settle_everything(journal)
+        for _ in range(50):
+            with suppress(JournalError):  # a step that was too long for the room is made shorter
+                journal.maintain()
+        assert not journal.full
+        assert journal.append(batch(count, 20), []).accepted == 20
+        audit(path)

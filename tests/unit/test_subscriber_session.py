@@ -966,3 +966,16 @@ def test_without_retention_a_reading_whose_puback_was_not_read_is_still_recognis
         connection.publish(TOPIC, reading(1), 2)
         connection.wait_for(PUBACK, 2)
         assert bench.duplicates == 1
+
+
+def test_what_a_broker_sent_before_it_died_is_taken_to_the_last_message(
+    path: Path, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else has it any more: writing to the dead must not end the reading."""
+    monkeypatch.setattr(link_module, "BATCH", 20)  # so that there is something to write early
+    with subscribing(path, broker) as bridge:
+        connection = broker.next().accept()
+        eventually(lambda: bridge.subscriber.subscribed, "it is subscribed")
+        connection.die(b"".join(connection.packet(TOPIC, reading(n), n + 1) for n in range(300)))
+        broker.next()
+        assert bridge.subscriber.taken == 300
