@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test run chaos soak backlog lint format lock clean machine
+.PHONY: help demo test run chaos soak backlog fuzz lint format lock clean machine
 
 # A Python of 3.11 or later. Found by itself unless given: make test PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -38,6 +38,13 @@ soak: $(READY) ## Break things in random mixes: make soak MINUTES=30 SEED=1
 
 backlog: $(READY) ## Let a million readings pile up, and measure how they drain.
 	@$(BIN)/python -m chaos backlog $(ARGS)
+
+# Not among the pinned packages of the tests: it has no wheels for every Python that they run on.
+fuzz: $(READY) ## Search for a message that breaks the entrance: make fuzz MINUTES=10
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/fuzz atheris==3.0.0
+	mkdir -p build/corpus
+	PYTHONPATH=build/fuzz $(BIN)/python -m chaos.fuzz \
+		-max_total_time=$$(( $(or $(MINUTES),10) * 60 )) -print_final_stats=1 build/corpus $(ARGS)
 
 lint: $(READY) ## Check style and types.
 	@$(BIN)/ruff check .

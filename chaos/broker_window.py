@@ -6,7 +6,7 @@
                   Mosquitto ──▶ session again  handed over: numbers
                                                lost: acknowledged, and never handed over
 
-No bridge can help here: it has never seen these messages. Each variant of the broker's settings is
+What the broker alone had, no bridge can bring back. Each variant of the broker's settings is
 measured with the session in each of three states, and for what it costs.
 """
 
@@ -31,9 +31,12 @@ from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from bridge.cli.broker import Broker, find_mosquitto
-from bridge.cli.output import format_option, print_json, print_table
+from bridge.cli.output import format_option, print_json
 from bridge.cli.publishing import NO_MATCHING_SUBSCRIBERS, Publisher
 from bridge.settings import Settings
 
@@ -43,6 +46,7 @@ LAST = b"last"
 SESSION_SECONDS = 3600
 PATIENCE_SECONDS = 60.0
 LOOP_SECONDS = 0.002
+TABLE_WIDTH = 130
 MOST_MESSAGES = 60_000  # below what may be in flight to one client, 65,535
 
 
@@ -51,7 +55,7 @@ class State(StrEnum):
 
     ABSENT: it is not connected. SILENT: it takes messages, acknowledges none, and dies with the
     broker, so that only what it gets afterwards counts. PRESENT: it acknowledges at once, and
-    survives, so that everything it ever got counts.
+    survives, so that everything it ever got counts; what is lost then was on the wire.
     """
 
     ABSENT = "absent"
@@ -127,7 +131,8 @@ class Connection:
         self._port = port
         self._kept_seconds = kept_seconds
         self._answered = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=client_id or "publisher")
+        name = client_id or "publisher"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.was_kept = False
         self.client = Client(
             CallbackAPIVersion.VERSION2,
@@ -160,7 +165,8 @@ class Connection:
         self._thread.join()
 
     def read_out(self) -> None:
-        """Block until all is read that the broker had sent before its end."""
+        """Block until the connection is over, which the broker must have ended or be about to.
+        Until then, or until it fails to write, paho reads what the broker had sent."""
         self._thread.join()
 
     def wait(self, seconds: float) -> None:
@@ -287,7 +293,8 @@ class Bench:
 
     def full_speed(self, variant: Variant) -> float:
         """Messages a second that a publisher is acknowledged, as fast as it can, while the session
-        is absent and its queue grows to `messages`."""
+        is absent and its queue grows to `messages`. The publisher may well be the slower of the
+        two: this is for comparing settings with each other."""
         with self._broker(variant) as broker, _publisher(broker.port) as publisher:
             began = monotonic()
             for number in range(self.messages):
@@ -408,15 +415,15 @@ def version(binary: Path) -> str:
 COLUMNS = {
     "variant": "settings",
     "state": "session",
-    "acknowledged": "acknowledged",
-    "handed_over": "handed over",
-    "lost": "lost",
-    "again": "again",
-    "sessions_lost": "sessions lost",
-    "median_window_ms": "window ms, median",
-    "longest_window_ms": "longest",
-    "slowest_acknowledgement_ms": "slowest PUBACK ms",
-    "full_speed": "messages/s at full speed",
+    "acknowledged": "acknow-\nledged",
+    "handed_over": "handed\nover",
+    "lost": "\nlost",
+    "again": "\nagain",
+    "sessions_lost": "sessions\nlost",
+    "median_window_ms": "window ms,\nmedian",
+    "longest_window_ms": "\nlongest",
+    "slowest_acknowledgement_ms": "slowest\nPUBACK ms",
+    "full_speed": "messages/s\nat most",
 }
 
 
@@ -431,11 +438,11 @@ COLUMNS = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Measure this persistence plugin (Mosquitto 2.1) as well.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option(
     "--messages",
     type=click.IntRange(1, MOST_MESSAGES),
-    default=10_000,
+    default=8_000,
     show_default=True,
     help="At most so many a round: it is cut short at a random moment of its second half.",
 )
@@ -487,12 +494,17 @@ def chosen(variants: Sequence[Variant], wanted: Sequence[str]) -> Sequence[Varia
 
 def show(title: str, rows: Sequence[Row], style: str) -> None:
     """Print the rows."""
-    documents = [asdict(row) for row in rows]
     if style == "json":
-        print_json({"broker": title, "rows": documents})
-    else:
-        cells = [[document[key] for key in COLUMNS] for document in documents]
-        print_table(title, tuple(COLUMNS.values()), cells)
+        print_json({"broker": title, "rows": [asdict(row) for row in rows]})
+        return
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for key, heading in COLUMNS.items():
+        table.add_column(heading, justify="left" if key in ("variant", "state") else "right")
+    for row in rows:
+        document = asdict(row)
+        table.add_row(*(str(document[key]) for key in COLUMNS))
+    # Wide enough for its figures: a pipe has no width, and a terminal can wrap.
+    Console(width=TABLE_WIDTH).print(table)
 
 
 if __name__ == "__main__":

@@ -100,9 +100,9 @@ def _strange(wanted: Numbers, found: Numbers) -> int:
     has it, and the sensor that was stopped does not know."""
     strange = 0
     for site, numbers in found.items():
+        first = min(wanted.get(site, ()), default=0)
         last = max(wanted.get(site, ()), default=-1)
-        strange += sum(number > last + 1 for number in numbers)
-        strange += sum(number < min(wanted.get(site, ()), default=0) for number in numbers)
+        strange += sum(not first <= number <= last + 1 for number in numbers)
     return strange
 
 

@@ -42,7 +42,8 @@ def strict_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         not_json(f"at character {error.pos}: {error.msg}")
     if _surrogate_escape(text):
-        _require_no_surrogates(document)
+        # Once more with all members: a later one of the same name replaces, but does not mend.
+        _require_no_surrogates(json.loads(text, parse_int=str, object_pairs_hook=list))
     return document
 
 

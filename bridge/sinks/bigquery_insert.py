@@ -16,8 +16,9 @@ from bridge.sinks.codes import REMEDIES
 from bridge.sinks.worker import Worker
 from bridge.times import iso_us
 
-# 500 rows a request are what Google recommends; 10 MB are the limit.
-POLICY = BatchPolicy(max_entries=500, max_bytes=5_000_000)
+# 500 rows a request are what Google recommends; 10 MB are the limit. The client escapes what is
+# not printable ASCII: at the worst, one byte becomes six.
+POLICY = BatchPolicy(max_entries=500, max_bytes=1_500_000)
 DEADLINE_SECONDS = 15.0  # of each call
 
 

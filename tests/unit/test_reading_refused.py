@@ -508,3 +508,7 @@ def test_judging_works_from_deep_within_a_programs_stack() -> None:
 
     assert sys.getrecursionlimit() >= 1000
     assert not isinstance(judge_from(200), Rejection)
+
+
+def test_a_lone_surrogate_in_a_member_that_a_later_one_replaces_is_no_json() -> None:
+    assert refused(text()[:-1] + ', "a": "\\ud800", "a": 1}').reason == "payload_not_json"
