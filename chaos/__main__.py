@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from bridge.cli.output import console
 from chaos import report
 from chaos.backlog import Measured, tables
 from chaos.backlog import backlog as outage
@@ -84,7 +84,7 @@ def backlog(readings: int, quick: bool, out: Path, keep: Path | None) -> None:
         scenario = outage(readings, measured, lambda line: click.echo(line, err=True))
         result = runner.run(scenario)
     for table in tables(measured):
-        _console().print(table)
+        console(REPORT_WIDTH).print(table)
     out.mkdir(parents=True, exist_ok=True)
     (out / "backlog.json").write_text(json.dumps(asdict(measured), indent=1) + "\n")
     _finish([result], out)
@@ -103,14 +103,9 @@ def _runner(keep: Path | None, quick: bool) -> Iterator[Runner]:
 
 def _finish(results: list[Result], out: Path) -> None:
     report.write(results, out)
-    _console().print(report.table(results))
+    console(REPORT_WIDTH).print(report.table(results))
     click.echo(f"{report.summary(results)} Report: {out}/report.md, {out}/report.json")
     sys.exit(0 if all(result.holds for result in results) else 1)
-
-
-def _console() -> Console:
-    """As wide as the terminal; where there is none, as wide as the tables."""
-    return Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
 
 
 def _chosen(names: tuple[str, ...]) -> list[Scenario]:

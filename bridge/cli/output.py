@@ -48,9 +48,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
-    console = Console()
-    # A file or a pipe has no width: rows are not to be folded for it.
-    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+    console(PIPE_WIDTH).print(table)
+
+
+def console(pipe_width: int) -> Console:
+    """As wide as the terminal. A file or a pipe has no width: rows are not to be folded for it,
+    before `pipe_width`."""
+    found = Console()
+    return found if found.is_terminal else Console(width=pipe_width)
 
 
 def printable(text: str) -> str:

@@ -107,3 +107,13 @@ def test_the_version_is_the_one_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == VERSION
     assert CliRunner().invoke(cli, ["--version"]).output == f"fcts-bridge {VERSION}\n"
+
+
+def test_a_table_in_a_pipe_is_not_folded() -> None:
+    code = (
+        "from bridge.cli.output import print_table;"
+        "print_table('t', ['one', 'two'], [['x' * 100, 'y' * 60]])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "x" * 100 in done.stdout, done.stderr
+    assert "y" * 60 in done.stdout
