@@ -54,12 +54,16 @@ class Plant:
             "LOG_FORMAT": "json",
             **services.environment(),
         }
-        settings = self.settings()
-        create_topic(settings)
-        create_table(settings)
+        self.provision()
 
     def settings(self, **changes: str) -> Settings:
         return load({**self.environment, **changes})
+
+    def provision(self) -> None:
+        """Make topic and table."""
+        settings = self.settings()
+        create_topic(settings)
+        create_table(settings)
 
     def bridge(self, **changes: str) -> Bridge:
         made = Bridge(self.directory, {**self.environment, **changes})
