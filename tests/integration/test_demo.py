@@ -81,6 +81,15 @@ def test_the_demo_closes_with_a_table_and_the_counts_in_one_sentence(
     assert "50 readings published, 50 events in Pub/Sub, 50 rows in BigQuery" in output
 
 
+@pytest.fixture
+def background() -> Iterator[None]:
+    """What is started now ignores SIGINT, as behind an & in a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("background")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_neither_processes_nor_files(
     temporary: dict[str, str], number: signal.Signals
