@@ -19,12 +19,13 @@ def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
     Raises FatalError for what keeps it from starting."""
     from bridge import announcement, wiring
     from bridge.journal import Journal
+    from bridge.secrets import http_token
     from bridge.service import Service
     from bridge.web.app import create_app
     from bridge.web.server import HttpServer
 
     announcement.announce(settings, wiring.destinations(settings))
-    clock, random = SystemClock(), Random()
+    clock, random, token = SystemClock(), Random(), http_token(settings)
     journal = Journal(settings.journal_path, wiring.journal_limits(settings), clock)
     journal.open()
     journal.activate(wiring.destinations(settings), accept_destination_change)
@@ -36,7 +37,7 @@ def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
         settings.drain_seconds,
         clock,
     )
-    app = create_app(service, token=lambda: settings.token, local=settings.local, clock=clock)
+    app = create_app(service, token=token, local=settings.local, clock=clock)
     return service.run(HttpServer(app, settings.listen_host, settings.port, service.beat))
 
 

@@ -1,7 +1,8 @@
-"""The broker's password from wherever the settings say it is, Secret Manager included."""
+"""Secrets from wherever the settings say they are, Secret Manager included."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bridge.errors import ConfigurationError
@@ -19,12 +20,22 @@ def broker_password(settings: Settings) -> str | None:
     Raises ConfigurationError."""
     if settings.mqtt_password_secret is None:
         return settings.password
-    return fetch(settings.mqtt_password_secret)
+    return fetch("MQTT_PASSWORD_SECRET", settings.mqtt_password_secret)
 
 
-def fetch(version: str, client: Any = None) -> str:
+def http_token(settings: Settings) -> Callable[[], str | None]:
+    """A source of the token that opens the HTTP side: a file is read each time it is asked, one in
+    Secret Manager only here. Blocks for a call then. Raises ConfigurationError."""
+    if settings.http_token_secret is None:
+        return lambda: settings.token
+    token = fetch("HTTP_TOKEN_SECRET", settings.http_token_secret)
+    return lambda: token
+
+
+def fetch(variable: str, version: str, client: Any = None) -> str:
     """The value of `projects/…/secrets/…/versions/…` as text, without trailing line ends. Blocks.
-    Raises ConfigurationError for whatever keeps it from being read. `client`: for tests."""
+    Raises ConfigurationError for whatever keeps it from being read. `variable`: where the name
+    came from, for the error. `client`: for tests."""
     from google.api_core.exceptions import (
         FailedPrecondition,
         GoogleAPICallError,
@@ -54,11 +65,11 @@ def fetch(version: str, client: Any = None) -> str:
         remedy = "start again"
     except UnicodeDecodeError:
         problem = "its value is not UTF-8"
-        remedy = "store the password as text"
+        remedy = "store it as text"
     except (GoogleAPICallError, GoogleAuthError) as error:
         problem = f"it could not be read ({error})"
         remedy = "check credentials and network, and start again"
-    raise ConfigurationError(f"MQTT_PASSWORD_SECRET={version!r}: {problem}. Remedy: {remedy}.")
+    raise ConfigurationError(f"{variable}={version!r}: {problem}. Remedy: {remedy}.")
 
 
 def _text(payload: Any) -> str:

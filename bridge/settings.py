@@ -7,22 +7,22 @@ when its value is refused.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from bridge.environment import (
+    Port,
+    ReadableFile,
+    SecretVersion,
+    TextFile,
+    matching,
+    read,
+    refusal,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
-
 from bridge.errors import ConfigurationError
 
 GIB = 1024**3
@@ -30,23 +30,11 @@ TEN_YEARS = 315_360_000  # seconds
 DEFAULT_FILTER = "FCTS/FAE/+/SolvExtract/+"
 PLATFORM_VARIABLES = ("GAE_INSTANCE", "K_SERVICE", "KUBERNETES_SERVICE_HOST")
 NEEDED_OUTSIDE_LOCAL = ("gcp_project_id", "pubsub_topic", "bigquery_dataset", "bigquery_table")
-SECRET_VARIABLES = frozenset({"MQTT_PASSWORD", "HTTP_TOKEN"})
 
 Environment = Literal["LOCAL", "DEV", "PPRD", "PRD"]
 WriteMethod = Literal["storage_write", "insert_all"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 LogFormat = Literal["auto", "json", "text"]
-
-
-def _matching(pattern: str, form: str) -> AfterValidator:
-    compiled = re.compile(pattern)
-
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise PydanticCustomError("form", "is not {form}", {"form": form})
-        return value
-
-    return AfterValidator(check)
 
 
 def _topic_filter(value: str) -> str:
@@ -62,44 +50,24 @@ def _topic_filter(value: str) -> str:
     return value
 
 
-def _readable_file(value: Path) -> Path:
-    if not value.is_file() or not os.access(value, os.R_OK):
-        raise PydanticCustomError("file", "is not a readable file")
-    return value
-
-
-def _text_file(value: Path) -> Path:
-    try:
-        _readable_file(value).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise PydanticCustomError("file", "is not a readable file of UTF-8 text") from None
-    return value
-
-
 ProjectId = Annotated[
-    str, _matching(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,61}[a-z0-9]", "a project id")
+    str, matching(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{4,61}[a-z0-9]", "a project id")
 ]
 PubSubId = Annotated[
-    str, _matching(r"(?!goog)[A-Za-z][A-Za-z0-9_.~+%-]{2,254}", "a Pub/Sub resource id")
+    str, matching(r"(?!goog)[A-Za-z][A-Za-z0-9_.~+%-]{2,254}", "a Pub/Sub resource id")
 ]
-DatasetId = Annotated[str, _matching(r"[A-Za-z0-9_]{1,1024}", "a BigQuery dataset id")]
-TableId = Annotated[str, _matching(r"[\w -]{1,1024}", "a BigQuery table id")]
-HostPort = Annotated[str, _matching(r"(?:\[[0-9A-Fa-f:]+\]|[^\s/:]+):[0-9]{1,5}", "host:port")]
+DatasetId = Annotated[str, matching(r"[A-Za-z0-9_]{1,1024}", "a BigQuery dataset id")]
+TableId = Annotated[str, matching(r"[\w -]{1,1024}", "a BigQuery table id")]
+HostPort = Annotated[str, matching(r"(?:\[[0-9A-Fa-f:]+\]|[^\s/:]+):[0-9]{1,5}", "host:port")]
 Host = Annotated[
     str,
-    _matching(
+    matching(
         r"[^\s/:\[\]]+|[0-9A-Fa-f.]*(?::[0-9A-Fa-f.]*){2,}(?:%\w+)?", "a host name or address"
     ),
 ]
-HttpUrl = Annotated[str, _matching(r"https?://[^\s/]+/?", "http://host:port")]
-Endpoint = Annotated[str, _matching(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?", "a host name")]
-SecretVersion = Annotated[
-    str, _matching(r"projects/[^/\s]+/secrets/[^/\s]+/versions/[^/\s]+", "a secret's version name")
-]
-ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
-TextFile = Annotated[Path, AfterValidator(_text_file)]
+HttpUrl = Annotated[str, matching(r"https?://[^\s/]+/?", "http://host:port")]
+Endpoint = Annotated[str, matching(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?", "a host name")]
 Filter = Annotated[str, AfterValidator(_topic_filter)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseModel):
@@ -173,7 +141,7 @@ class Settings(BaseModel):
     mqtt_tls_cert_file: ReadableFile | None = Field(None, description="name a readable PEM file")
     mqtt_tls_key_file: ReadableFile | None = Field(None, description="name a readable PEM file")
     mqtt_shared_group: (
-        Annotated[str, _matching(r"[^/+#\s]{1,128}", "a share name (no /, +, #)")] | None
+        Annotated[str, matching(r"[^/+#\s]{1,128}", "a share name (no /, +, #)")] | None
     ) = Field(None, description="set a share name without /, + and #, or leave it unset")
 
     journal_path: Path = Field(
@@ -207,13 +175,16 @@ class Settings(BaseModel):
     http_token_file: TextFile | None = Field(
         None, description="name a file that holds the token and that the bridge may read"
     )
+    http_token_secret: SecretVersion | None = Field(
+        None, description="set projects/<project>/secrets/<name>/versions/<version>"
+    )
     log_level: LogLevel = Field("INFO", description="set DEBUG, INFO, WARNING or ERROR")
     log_format: LogFormat = Field("auto", description="set auto, json or text")
 
     @model_validator(mode="after")
     def _own_project(self) -> Self:
         if self.gcp_project_id and self.google_cloud_project not in (None, self.gcp_project_id):
-            raise _refusal(
+            raise refusal(
                 "gcp_project_id",
                 f"differs from GOOGLE_CLOUD_PROJECT={self.google_cloud_project}: "
                 "one environment would write into another's project",
@@ -222,21 +193,29 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
-        names = ("mqtt_password", "mqtt_password_file", "mqtt_password_secret")
+        given = self._only("mqtt_password")
+        if given and self.mqtt_username is None:
+            raise refusal("mqtt_username", f"is not set, and {given.upper()} needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        self._only("http_token")
+        return self
+
+    def _only(self, secret: str) -> str | None:
+        """Which of the three variables of a secret is set. Raises if several are."""
+        names = (secret, f"{secret}_file", f"{secret}_secret")
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
-            raise _refusal(given[1], f"is set beside {given[0].upper()}: keep one of them")
-        if given and self.mqtt_username is None:
-            raise _refusal("mqtt_username", f"is not set, and {given[0].upper()} needs it")
-        if self.http_token is not None and self.http_token_file is not None:
-            raise _refusal("http_token_file", "is set beside HTTP_TOKEN: keep one of them")
-        return self
+            raise refusal(given[1], f"is set beside {given[0].upper()}: keep one of them")
+        return given[0] if given else None
 
     @model_validator(mode="after")
     def _whole_tls(self) -> Self:
         if (self.mqtt_tls_cert_file is None) != (self.mqtt_tls_key_file is None):
             missing = "mqtt_tls_key_file" if self.mqtt_tls_cert_file else "mqtt_tls_cert_file"
-            raise _refusal(missing, "is not set: a certificate and its key go together")
+            raise refusal(missing, "is not set: a certificate and its key go together")
         return self
 
     @property
@@ -267,31 +246,13 @@ class Settings(BaseModel):
         return self.mqtt_password.get_secret_value() if self.mqtt_password else None
 
 
-def _refusal(name: str, problem: str) -> PydanticCustomError:
-    return PydanticCustomError("variable", "{problem}", {"problem": problem, "variable": name})
-
-
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Read and validate the environment. Raises ConfigurationError naming every bad variable."""
     environ = os.environ if environ is None else environ
     _refuse_unset_on_platform(environ)
-    _refuse_no_text(environ)
-    try:
-        settings = _from(environ)
-    except ValidationError as error:
-        lines = [_explain(detail, environ) for detail in error.errors()]
-        raise ConfigurationError("\n".join(lines)) from None
+    settings = read(Settings, environ)
     _refuse_missing(settings)
     return settings
-
-
-def _from(environ: Mapping[str, str]) -> Settings:
-    values: dict[str, Any] = {
-        name: environ[name.upper()]
-        for name in Settings.model_fields
-        if environ.get(name.upper(), "") != ""
-    }
-    return Settings.model_validate(values)
 
 
 def _refuse_unset_on_platform(environ: Mapping[str, str]) -> None:
@@ -301,17 +262,6 @@ def _refuse_unset_on_platform(environ: Mapping[str, str]) -> None:
             f"APP_ENV is not set, but {platform} says that this is a Google platform: readings "
             "would only be logged. Set APP_ENV to DEV, PPRD or PRD (or to LOCAL, to log only)."
         )
-
-
-def _refuse_no_text(environ: Mapping[str, str]) -> None:
-    # Bytes of the environment that are not UTF-8 arrive as lone surrogates.
-    lines = [
-        f"{name.upper()}{_shown(name.upper(), environ)}: is not UTF-8. Remedy: {info.description}."
-        for name, info in Settings.model_fields.items()
-        if re.search("[\ud800-\udfff]", environ.get(name.upper(), ""))
-    ]
-    if lines:
-        raise ConfigurationError("\n".join(lines))
 
 
 def _refuse_missing(settings: Settings) -> None:
@@ -325,25 +275,3 @@ def _refuse_missing(settings: Settings) -> None:
     ]
     if lines:
         raise ConfigurationError("\n".join(lines))
-
-
-def _explain(detail: ErrorDetails, environ: Mapping[str, str]) -> str:
-    context = detail.get("ctx", {})
-    name = str(detail["loc"][0] if detail["loc"] else context["variable"])
-    variable = name.upper()
-    remedy = Settings.model_fields[name].description
-    return f"{variable}{_shown(variable, environ)}: {_problem(detail)}. Remedy: {remedy}."
-
-
-def _shown(variable: str, environ: Mapping[str, str]) -> str:
-    value = environ.get(variable, "")
-    if value == "":
-        return " (unset)"
-    if variable in SECRET_VARIABLES:
-        return "=<hidden>"
-    return f"={value!r}" if len(value) <= 200 else f"={value[:200]!r}..."
-
-
-def _problem(detail: ErrorDetails) -> str:
-    message = detail["msg"]
-    return message[0].lower() + message[1:]

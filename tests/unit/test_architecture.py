@@ -45,7 +45,8 @@ SDKS = {
 # A layer imports itself and those before it.
 LAYERS = [
     {"errors", "clock", "times", "snapshot", "histogram", "parsing"},
-    {"settings", "reading", "log_output", "watch"},
+    {"environment", "reading", "log_output", "watch"},
+    {"settings"},
     {"logs", "policy", "secrets", "journal", "link", "announcement"},
     {"sinks", "intake", "lanes", "forwarder", "reports"},
     {"loading", "subscriber"},

@@ -15,8 +15,10 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 )
 
 from bridge.errors import ConfigurationError
-from bridge.secrets import fetch
+from bridge.secrets import fetch, http_token
+from bridge.settings import load
 
+VARIABLE = "MQTT_PASSWORD_SECRET"
 NAME = "projects/p/secrets/broker/versions/1"
 CHECKED = "projects/p/secrets/checked/versions/1"
 DAMAGED = "projects/p/secrets/damaged/versions/1"
@@ -64,41 +66,60 @@ def client() -> Iterator[Any]:
 
 
 def test_the_value_comes_without_its_line_end(client: Any) -> None:
-    assert fetch(NAME, client) == "s3cret"
+    assert fetch(VARIABLE, NAME, client) == "s3cret"
 
 
 def test_a_missing_version_names_variable_value_and_remedy(client: Any) -> None:
     name = "projects/p/secrets/other/versions/1"
     with pytest.raises(ConfigurationError, match=rf"MQTT_PASSWORD_SECRET='{name}'.*Remedy"):
-        fetch(name, client)
+        fetch(VARIABLE, name, client)
 
 
 def test_a_missing_right_names_the_role(client: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"secretmanager\.secretAccessor"):
-        fetch("projects/p/secrets/broker/versions/2", client)
+        fetch(VARIABLE, "projects/p/secrets/broker/versions/2", client)
 
 
 def test_a_value_that_fits_its_checksum_is_taken(client: Any) -> None:
-    assert fetch(CHECKED, client) == "s3cret"
+    assert fetch(VARIABLE, CHECKED, client) == "s3cret"
 
 
 def test_a_value_that_was_damaged_on_the_way_is_refused_and_not_shown(client: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"checksum.*Remedy") as refused:
-        fetch(DAMAGED, client)
+        fetch(VARIABLE, DAMAGED, client)
     assert "s3cre" not in str(refused.value)
 
 
 def test_a_disabled_version_is_to_be_enabled(client: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"DISABLED.*Remedy: enable this version"):
-        fetch("projects/p/secrets/broker/versions/3", client)
+        fetch(VARIABLE, "projects/p/secrets/broker/versions/3", client)
 
 
 def test_a_service_that_is_down_ends_in_words(client: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"down.*Remedy: check credentials and network"):
-        fetch("projects/p/secrets/broker/versions/4", client)
+        fetch(VARIABLE, "projects/p/secrets/broker/versions/4", client)
 
 
 def test_a_value_that_is_no_text_is_refused_without_showing_it(client: Any) -> None:
     with pytest.raises(ConfigurationError, match="is not UTF-8") as refused:
-        fetch(BINARY, client)
+        fetch(VARIABLE, BINARY, client)
     assert "xff" not in str(refused.value)
+
+
+def test_a_token_from_secret_manager_is_fetched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(variable: str, version: str) -> str:
+        asked.append((variable, version))
+        return "open"
+
+    monkeypatch.setattr("bridge.secrets.fetch", answer)
+    token = http_token(load({"HTTP_TOKEN_SECRET": NAME}))
+    assert (token(), token()) == ("open", "open")
+    assert asked == [("HTTP_TOKEN_SECRET", NAME)]
+    assert http_token(load({"HTTP_TOKEN": "plain"}))() == "plain"
+
+
+def test_a_token_comes_from_one_place() -> None:
+    with pytest.raises(ConfigurationError, match=r"HTTP_TOKEN_SECRET.*beside HTTP_TOKEN"):
+        load({"HTTP_TOKEN_SECRET": NAME, "HTTP_TOKEN": "plain"})
