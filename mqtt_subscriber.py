@@ -20,7 +20,7 @@ def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
     from bridge import announcement, wiring
     from bridge.journal import Journal
     from bridge.secrets import http_token
-    from bridge.service import Service
+    from bridge.service import Service, Stopping
     from bridge.web.app import create_app
     from bridge.web.server import HttpServer
 
@@ -34,7 +34,7 @@ def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
         wiring.subscriber(settings, journal, clock, random),
         wiring.deliveries(settings, journal, clock, random),
         wiring.forwarder(settings, journal, random),
-        settings.drain_seconds,
+        Stopping(settings.drain_seconds, settings.drain_broker),
         clock,
     )
     app = create_app(service, token=token, local=settings.local, clock=clock)

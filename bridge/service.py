@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bridge.clock import Clock
 from bridge.delivery import Delivery
@@ -39,6 +39,15 @@ class Web(Protocol):
     def stop(self) -> None: ...
 
 
+class Stopping(NamedTuple):
+    """How to stop. drain_seconds: how long it may take until nothing is unsettled any more.
+    drain_broker: whether to take what the broker still holds, before anything else and within the
+    same time: for a broker that ends after the bridge and to which nobody sends any more."""
+
+    drain_seconds: float
+    drain_broker: bool = False
+
+
 class Service:
     """One run of the daemon. `run` belongs to the main thread; `state`, `ledger`, `stalled` and
     `beat` (the web side's `Daemon`) are safe from any."""
@@ -49,14 +58,14 @@ class Service:
         subscriber: Subscriber,
         deliveries: Sequence[Delivery],
         forwarder: Forwarder | None,
-        drain_seconds: float,
+        stopping: Stopping,
         clock: Clock,
     ) -> None:
         self._journal = journal
         self._subscriber = subscriber
         self._deliveries = deliveries
         self._forwarder = forwarder
-        self._drain_seconds = drain_seconds
+        self._stopping = stopping
         self._clock = clock
         self._watch = Watch(clock, ("the intake", "the HTTP server"))
         self._signals = 0
@@ -134,10 +143,13 @@ class Service:
     def _shut_down(self) -> int:
         if self._failure is not None:
             return self._fail(self._failure)
+        deadline = self._clock.monotonic() + self._stopping.drain_seconds
+        if self._stopping.drain_broker:
+            self._drain_broker(deadline)
         log.info("stopping: taking no more messages, settling what is in the journal")
         self._subscriber.stop()
         self._wait_for("subscriber", LEAVE_SECONDS)
-        self._drain()
+        self._drain(deadline)
         self._stop_delivery()
         left = self._unsettled()
         if self._failure is not None and left:
@@ -164,16 +176,25 @@ class Service:
         self._stop_delivery()
         self._journal.close()
 
-    def _drain(self) -> None:
-        deadline = self._clock.monotonic() + self._drain_seconds
-        while (
-            self._unsettled()
-            and self._signals < 2
-            and self._failure is None
-            and self._clock.monotonic() < deadline
-        ):
+    def _drain_broker(self, deadline: float) -> None:
+        log.info("stopping: taking what the broker still holds")
+        self._subscriber.finish()
+        if not self._drained(deadline, lambda: not self._threads["subscriber"].is_alive()):
+            log.warning("the broker may still hold messages for the bridge: they stay with it")
+
+    def _drain(self, deadline: float) -> None:
+        self._drained(deadline, lambda: not self._unsettled())
+
+    def _drained(self, deadline: float, done: Callable[[], bool]) -> bool:
+        """Wait until it is done, or the time is up, or somebody has had enough."""
+        while self._signals < 2 and self._failure is None:
+            if done():
+                return True
+            if self._clock.monotonic() >= deadline:
+                break
             self._watch.beat("the intake")
             threading.Event().wait(0.05)
+        return False
 
     def _unsettled(self) -> int:
         readings = sum(self._journal.pending(d.sink.name) for d in self._deliveries)

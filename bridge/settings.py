@@ -166,6 +166,7 @@ class Settings(BaseModel):
     drain_seconds: float = Field(
         20, ge=0, le=604_800, description="set seconds, from 0 to 604800 (a week)"
     )
+    drain_broker: bool = Field(False, description="set true or false")
 
     http_host: Host | None = Field(None, description="set an address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
