@@ -18,6 +18,7 @@ from bridge.clock import Clock
 from bridge.delivery import Delivery
 from bridge.errors import EXIT_FATAL, EXIT_OK, EXIT_UNSETTLED, BridgeError, FatalError
 from bridge.forwarder import Forwarder
+from bridge.handoff import Handoff
 from bridge.journal import Journal
 from bridge.reports import Reports
 from bridge.snapshot import Ledger, SinkState, State
@@ -60,7 +61,9 @@ class Service:
         forwarder: Forwarder | None,
         stopping: Stopping,
         clock: Clock,
+        handoff: Handoff | None = None,
     ) -> None:
+        self._handoff = handoff
         self._journal = journal
         self._subscriber = subscriber
         self._deliveries = deliveries
@@ -80,6 +83,9 @@ class Service:
         """Run until a signal or a failure; answers the exit code."""
         self._handle_signals()
         web.start()
+        if self._handoff is not None:
+            self._handoff.take_up(self._still_starting)
+            self._start("handoff", self._handoff.run)
         for delivery in self._deliveries:
             self._start(f"delivery-{delivery.sink.name}", delivery.run)
         if self._forwarder is not None:
@@ -92,6 +98,10 @@ class Service:
         code = self._shut_down()
         web.stop()
         return code
+
+    def _still_starting(self) -> bool:
+        self._watch.beat("the intake")
+        return not self._signals
 
     def _handle_signals(self) -> None:
         def count(_number: int, _frame: FrameType | None) -> None:
@@ -154,6 +164,8 @@ class Service:
         left = self._unsettled()
         if self._failure is not None and left:
             return self._fail(self._failure)
+        if self._handoff is not None:
+            self._handoff.close()
         self._journal.close()
         if left or self._signals > 1:
             log.warning(
@@ -208,6 +220,8 @@ class Service:
             delivery.stop()
         if self._forwarder is not None:
             self._forwarder.stop()
+        if self._handoff is not None:
+            self._handoff.stop()
         for name in self._threads:
             if name != "subscriber":
                 self._wait_for(name, 0.2 if at_once else LEAVE_SECONDS)
@@ -240,6 +254,7 @@ class Service:
             journal_seconds_until_full=self._reports.seconds_until_full(),
             dedupe_window_seconds=self._journal.dedupe_window_seconds(),
             sinks=tuple(self._sink_states()),
+            handoff=self._handoff.state() if self._handoff else None,
         )
 
     def _unready(self) -> str | None:
