@@ -1,8 +1,8 @@
 """Mosquitto's configuration and access rules as text.
 
 One password file and one list of rules for all listeners. With rules of each listener's own
-(`per_listener_settings`), Mosquitto would not know whose rules hold for a session that it read from
-its disk and whose client has not come back yet, and would drop what arrives for it meanwhile.
+(`per_listener_settings`) Mosquitto goes by the port at which a session's client was last: after a
+restart with another port it acknowledged what came before the bridge was back, and dropped it.
 """
 
 from __future__ import annotations

@@ -39,17 +39,23 @@ def queue_bytes(settings: Settings, available: int) -> int:
     return settings.mqtt_queue_bytes or max(1, available // SHARE)
 
 
-def connections(settings: Settings, files: int | None = None) -> int:
+def connections(settings: Settings, files: tuple[int, int] | None = None) -> int:
     """How many sensors may be connected at a time: as many as are asked for, or 10,000, or as many
-    as this process's hard limit of open files lets HAProxy have, which needs two for each. Raises
-    ConfigurationError when more are asked for. `files`: for tests."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1] if files is None else files
-    room = (hard - OTHER_FILES) // 2 if hard != resource.RLIM_INFINITY else 1_000_000
+    as the limit of open files has room for. Raises ConfigurationError when more are asked for.
+    files: the soft and the hard limit, for tests."""
+    soft, hard = (_finite(limit) for limit in files or resource.getrlimit(resource.RLIMIT_NOFILE))
+    # Mosquitto needs one for each and keeps to the soft limit. HAProxy needs two, and raises its
+    # own to the hard one.
+    room = max(1, min(soft - OTHER_FILES, (hard - OTHER_FILES) // 2))
     asked = settings.mqtt_max_connections
     if asked is not None and asked > room:
         raise ConfigurationError(
-            f"MQTT_MAX_CONNECTIONS='{asked}': the limit of open files ({hard}) has room for "
-            f"{room}. Remedy: ask for fewer, or raise the container's limit (ulimit -n) to "
-            f"{2 * asked + OTHER_FILES}."
+            f"MQTT_MAX_CONNECTIONS='{asked}': the limits of open files (soft {soft}, hard {hard}) "
+            f"have room for {room}. Remedy: ask for fewer, or raise both limits of the container "
+            f"(ulimit -n) to {2 * asked + OTHER_FILES}."
         )
-    return asked or max(1, min(MOST_CONNECTIONS, room))
+    return asked or min(MOST_CONNECTIONS, room)
+
+
+def _finite(limit: int) -> int:
+    return 2**31 if limit == resource.RLIM_INFINITY else limit

@@ -12,8 +12,7 @@ from bridge.errors import ConfigurationError
 from container.identity import RESERVED
 from container.sources import Secret
 
-# A site's name is at most as long (docs/configuration.md, topics of the bridge).
-LONGEST_NAME = 128
+LONGEST_NAME = 128  # that the bridge takes for a site's
 # What mosquitto_passwd writes: PBKDF2 ($7$, with the number of rounds) or one round ($6$) of
 # SHA-512, a salt of 12 or 64 bytes and 64 bytes of hash in base64.
 _SALT = r"(?:[A-Za-z0-9+/]{16}|[A-Za-z0-9+/]{86}==)"

@@ -98,6 +98,7 @@ def test_a_revoked_certificate_is_refused(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
 def test_tls_before_1_2_is_refused(tmp_path: Path) -> None:
     made = material("tls", tmp_path)
     with WayIn(tmp_path, {**made.environ, "MQTT_WEBSOCKETS": "true"}) as way_in:
@@ -136,6 +137,11 @@ def comes_in(door: Door) -> bool:
             return True
     except Refused:
         return False
+
+
+def test_haproxy_has_nothing_to_say_against_its_configuration(tmp_path: Path) -> None:
+    with WayIn(tmp_path, {"MQTT_WEBSOCKETS": "true"}) as way_in:
+        assert (way_in.directory / "haproxy.log").read_text() == ""
 
 
 def test_without_a_broker_a_sensor_is_refused_and_does_not_wait(tmp_path: Path) -> None:
