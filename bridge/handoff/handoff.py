@@ -43,6 +43,7 @@ class Handoff:
         self._others = Others(bucket, journal, destinations, stream, clock)
         self._clock = clock
         self._stop = threading.Event()
+        self._turn = threading.Lock()  # `run` may still be at work when `close` is called
         self._looked_at = clock.monotonic()
         self.failures = 0
 
@@ -93,7 +94,8 @@ class Handoff:
         """Until `stop`. Raises Superseded, JournalDamaged."""
         while not self._stop.wait(TICK_SECONDS):
             try:
-                self._tick()
+                with self._turn:
+                    self._tick()
             except (BucketError, Conflict) as error:
                 self._failed(error)
             except JournalDamaged:
@@ -130,9 +132,10 @@ class Handoff:
         """Hand over all that is left. To be called when nothing is delivered any more, before the
         journal is closed. Blocks for some calls; what fails is logged: it stays on this disk."""
         try:
-            if not self._own.resumed:
-                self._own.resume(delivering=True)
-            self._own.close()
+            with self._turn:
+                if not self._own.resumed:
+                    self._own.resume(delivering=True)
+                self._own.close()
         except (BucketError, Conflict, Superseded, JournalError) as error:
             log.error(
                 "the journal could not be handed over: what is unsettled stays on this disk",

@@ -11,15 +11,18 @@ from bridge.errors import FatalError
 from bridge.handoff.bucket import Bucket, BucketError, Conflict
 from bridge.handoff.record import Head, Part, encode, head_path, part_path, sweep
 from bridge.journal import Journal
+from bridge.journal.letters import DeadLetter
+from bridge.journal.tail import weight
 from bridge.reading import Entry
 
 log = logging.getLogger(__name__)
 
 AGE_US = 10_000_000  # what is settled sooner is never shipped
 READ = 1_000
-PART = 5_000  # readings
+PART = 5_000  # readings of one part
+PART_BYTES = 8 * 1024**2  # and what may be in one at most, but for a last entry or letter
 LETTERS = 200
-RECENT_IDS = 100_000
+RECENT_IDS = 50_000
 _NEVER = 2**62
 _CURRENT = "handoff_instance"
 
@@ -178,20 +181,22 @@ class Own:
     def _next(self, received_before_us: int) -> tuple[list[Entry], int]:
         """The oldest that are due, and how far the journal is shipped with them."""
         found: list[Entry] = []
+        size = 0
         cursor, end = self.safe_up_to, self._journal.last_seq
         while len(found) < PART:
             entries, last = self._journal.unresolved(cursor, READ)
             for entry in entries:
-                if entry.reading.received_us > received_before_us:
+                if entry.reading.received_us > received_before_us or size > PART_BYTES:
                     return found, entry.seq - 1
                 found.append(entry)
+                size += weight(entry)
             if last == cursor:
                 return found, max(cursor, end)  # numbers of duplicates may follow
             cursor = last
         return found, cursor
 
     def _ship_letters(self) -> bool:
-        letters = self._journal.letters_after(self._head.letter, LETTERS)
+        letters = _bounded(self._journal.letters_after(self._head.letter, LETTERS))
         if not letters:
             return False
         with self._lock:
@@ -244,6 +249,15 @@ class Own:
             # One of ours whose answer was lost, too.
             return self._bucket.put(path, wanted.encoded(), stored.generation)
         raise _superseded(found)
+
+
+def _bounded(letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
+    size = 0
+    for count, letter in enumerate(letters, 1):
+        size += len(letter.payload)
+        if size > PART_BYTES:
+            return letters[:count]
+    return letters
 
 
 def _superseded(head: Head) -> Superseded:

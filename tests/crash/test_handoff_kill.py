@@ -331,3 +331,30 @@ def test_a_damaged_or_missing_part_is_said_and_the_others_are_taken(
     assert "a part in the bucket is damaged" in caplog.text
     assert "not in the bucket any more" in caplog.text
     second.end()
+
+
+def test_parts_are_bounded_by_bytes_as_well(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "PART", 1_000)
+    monkeypatch.setattr(own, "READ", 1_000)
+    monkeypatch.setattr(own, "PART_BYTES", 1_000)
+    first, second = Machine(bucket, tmp_path / "first.db"), Machine(bucket, tmp_path / "second.db")
+    first.start()
+    first.take_up()
+    take(first, 0, 30)
+    refused = [
+        Rejection("field_missing", "", "MOR", f"{number}", b"x" * 600, 600, b"sha", 1)
+        for number in range(4)
+    ]
+    first.journal.append([], refused)
+    first.handoff.close()
+    (head,) = heads(bucket)
+    assert head.readings == (0, 5 + 1)  # of six readings each, and the ids
+    assert head.letters == (0, 2)
+    first.end()
+    second.start()
+    second.take_up()
+    assert second.open_values() == values(0, 30)
+    assert len(second.journal.letters_waiting(9)) == 4
+    second.end()
