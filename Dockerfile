@@ -18,7 +18,7 @@ ENV DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
     && apt-get upgrade --yes \
     && apt-get install --yes --no-install-recommends ca-certificates python3 \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/cache/apt/* /var/lib/apt/lists/*
 
 # --- what is made for the image and its own tools stay behind -------------------------------------
 
@@ -53,7 +53,7 @@ FROM python AS common
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
-    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /var/cache/apt/* /var/lib/apt/lists/* \
     && groupadd --gid 10001 fcts \
     && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin fcts \
     && install -d -o 10001 -g 10001 /data
@@ -82,7 +82,7 @@ FROM common AS bridge
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends haproxy mosquitto \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/cache/apt/* /var/lib/apt/lists/*
 COPY --from=bridge-files /opt/venv /opt/venv
 COPY --from=bridge-files /app /app
 # Also in LOCAL on every address: a container's loopback can be reached by nobody.

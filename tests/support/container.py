@@ -35,7 +35,9 @@ class Stack:
     def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
         self.directory = directory
         self.run_directory = directory / "run"
-        self.ports = Ports(*(free_port() for _ in range(6)), address="127.0.0.1")
+        self.ports = Ports(
+            mqtt=free_port(), bridge=free_port(), sensors=free_port(), address="127.0.0.1"
+        )
         self.environ = {
             "PATH": os.pathsep.join(
                 (str(Path(sys.executable).parent), os.environ["PATH"], *PLACES)
