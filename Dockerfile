@@ -89,7 +89,8 @@ COPY --from=bridge-files /app /app
 ENV HTTP_HOST=0.0.0.0 \
     JOURNAL_PATH=/data/journal.db \
     RUN_DIRECTORY=/run/fcts
-RUN install -d -o 10001 -g 10001 -m 700 /run/fcts
+# A tmpfs mounted here belongs to root, and takes this mode.
+RUN install -d -m 1777 /run/fcts
 USER 10001:10001
 EXPOSE 1883 8080 8883 9001
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \

@@ -102,6 +102,14 @@ def site() -> Iterator[Site]:
         yield Site(google, Cloud(Published(*services)), mqtt)
 
 
+@pytest.fixture
+def on_volume() -> Iterator[str]:
+    """The option that keeps the data of several containers in one place."""
+    volume = must("volume", "create")
+    yield f"--volume={volume}:/data"
+    call("volume", "rm", volume)
+
+
 def test_the_image_says_how_it_is_run() -> None:
     config = inspect(IMAGE)
     assert config["User"] == f"{UID}:{UID}"
@@ -129,14 +137,16 @@ def test_it_works_read_only_as_an_ordinary_user_and_is_found_healthy(site: Site)
         assert container.stop(APP_ENGINE_SECONDS) == 0
 
 
-def test_what_is_acknowledged_before_a_stop_is_in_the_cloud_when_it_is_over(site: Site) -> None:
+def test_what_is_acknowledged_before_a_stop_is_in_the_cloud_when_it_is_over(
+    site: Site, on_volume: str
+) -> None:
     with ExitStack() as later:
         with load_on(site.mqtt) as load:
-            with site.bridge() as container:
+            with site.bridge(on_volume) as container:
                 wait_for_readings(load, 500)
                 assert container.stop(APP_ENGINE_SECONDS) == 0
                 site.cloud.require_all(load)
-            later.enter_context(site.bridge())  # with another disk
+            later.enter_context(site.bridge(on_volume))
             wait_for_readings(load, 100)
         site.cloud.wait_for_all(load)
 
@@ -154,12 +164,9 @@ def test_every_program_is_started_again_after_a_kill_and_nothing_is_lost(site: S
 
 
 def test_what_a_killed_container_had_not_sent_is_sent_by_the_next_one_on_its_volume(
-    site: Site,
+    site: Site, on_volume: str
 ) -> None:
-    volume = must("volume", "create")
-    on_volume = f"--volume={volume}:/data"
     with ExitStack() as later:
-        later.callback(call, "volume", "rm", volume)
         with load_on(site.mqtt) as load:
             with site.bridge(on_volume) as container:
                 wait_for_readings(load, 500)

@@ -65,8 +65,10 @@ def must(*arguments: str) -> str:
 
 
 def inspect(image: str) -> Any:
-    """The image's configuration."""
-    return json.loads(must("image", "inspect", image))[0]["Config"]
+    """The image's configuration, in Docker's form."""
+    document = json.loads(must("image", "inspect", image))[0]
+    # Podman has it beside the rest.
+    return {"Healthcheck": document.get("Healthcheck"), **document["Config"]}
 
 
 class Container:
