@@ -24,7 +24,7 @@ from tests.support.engine import (
 )
 from tests.support.poll import eventually
 
-READ_ONLY = ("--read-only", "--tmpfs", "/run/fcts")
+READ_ONLY = ("--read-only", "--tmpfs", "/run/fcts:mode=1777")
 UID = "10001"
 APP_ENGINE_SECONDS = 30
 # Where the services are for those in the same network namespace.
