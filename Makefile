@@ -6,7 +6,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test run chaos soak backlog fuzz lint format lock clean machine
+.PHONY: help demo test run chaos soak backlog fuzz image image-test lint format lock clean machine
 
 # A Python of 3.11 or later. Found by itself unless given: make test PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -20,7 +20,7 @@ LOCK := --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-f
 ARGS ?=
 
 help: ## List what can be made.
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(READY) ## Try the whole pipeline on this machine, with proof.
 	@$(BIN)/python mqtt_subscriber.py demo $(ARGS)
@@ -46,6 +46,22 @@ fuzz: $(READY) ## Search for a message that breaks the entrance: make fuzz MINUT
 	mkdir -p build/corpus
 	PYTHONPATH=build/fuzz $(BIN)/python -m chaos.fuzz \
 		-max_total_time=$$(( $(or $(MINUTES),10) * 60 )) -print_final_stats=1 build/corpus $(ARGS)
+
+# Which engine, and the options of its build: make image ENGINE=podman IMAGE_ARGS="--pull=never"
+# With podman in Docker's format: the other one has no HEALTHCHECK.
+image: export BUILDAH_FORMAT := docker
+image: ## Build the container's image, and that of the local Google services.
+	@engine="$(or $(ENGINE),$$(command -v podman || command -v docker || true))"
+	if [ -z "$$engine" ]; then
+		echo "No container engine was found. Remedy: install podman or docker." >&2
+		exit 1
+	fi
+	revision="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+	$$engine build $(IMAGE_ARGS) --tag fcts-localservices --target localservices .
+	$$engine build $(IMAGE_ARGS) --tag fcts-bridge --build-arg REVISION="$$revision" .
+
+image-test: $(READY) ## Run the image as it is meant to be run, and break it.
+	@$(BIN)/python -m pytest tests/image
 
 lint: $(READY) ## Check style and types.
 	@$(BIN)/ruff check .
