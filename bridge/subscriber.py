@@ -55,6 +55,7 @@ UNSUPPORTED_VERSION = 132
 SESSION_TAKEN_OVER = 142
 RETRY = RetryPolicy(initial=0.2, maximum=10.0)
 MANY_FAILURES = 3
+GONE_FAILURES = 5  # in a row, for a broker from which nothing more is to be had
 SILENT_ENDS = 3  # connections in a row that ended before the broker said anything
 
 
@@ -118,8 +119,9 @@ class Subscriber:
         self._stop.set()
 
     def finish(self) -> None:
-        """Take all that the broker still holds for the bridge, and then `stop`. For a broker to
-        which nobody sends any more: else, and without a broker, it has no end."""
+        """Take all that the broker still holds for the bridge, and then `stop`; at once where
+        the broker cannot be reached. For a broker to which nobody sends any more: else it has no
+        end."""
         self._finish.set()
 
     @property
@@ -147,6 +149,8 @@ class Subscriber:
             if self._connect():
                 self._serve()
             self._failures = 0 if self._ended_well() else self._failures + 1
+            if self._finish.is_set() and self._failures >= GONE_FAILURES:
+                break
             if not self._stop.is_set() and self._failures:
                 self._pause(self._retry.delay(self._failures, self._random))
         self._leave()
@@ -161,6 +165,8 @@ class Subscriber:
         while not self._stop.is_set() and (left := deadline - self._clock.monotonic()) > 0:
             self._upkeep()
             self._stop.wait(min(POLL_SECONDS, left))
+            if self._finish.is_set():
+                break  # there is no time for long pauses
 
     def _connect(self) -> bool:
         five = self._version == mqtt.MQTTv5

@@ -9,6 +9,7 @@ Supervisor run them, passes a stop on to it, and says by its exit code what beca
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from container import fatal
 from container.opening import OPENED
 from container.ports import Ports
 from container.render import USUAL_PORTS, render
+from container.settings import SECRETS
 
 SUPERVISORD_CONF = Path(__file__).resolve().parents[1] / "supervisord.conf"
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
@@ -47,11 +49,23 @@ def main(environ: Mapping[str, str], ports: Ports = USUAL_PORTS) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
         directory = Path(read(Settings, environ).run_directory)
-        variables = {**environ, **render(environ, directory, ports)}
+        _allow_open_files()
+        variables = {**_without_secrets(environ), **render(environ, directory, ports)}
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return _supervise(directory, variables)
+
+
+def _allow_open_files() -> None:
+    """As many as there may be at all: Mosquitto keeps to the soft limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """What is written down for the broker is no business of the other programs."""
+    return {name: value for name, value in environ.items() if name not in SECRETS}
 
 
 def _supervise(directory: Path, variables: Mapping[str, str]) -> int:

@@ -17,7 +17,8 @@ from bridge.snapshot import HandoffState
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 5.0
-LOOK_SECONDS = 60.0  # between looks for others, once it runs
+LOOK_SECONDS = 60.0  # between looks for others, once it has run for a while
+YOUNG_SECONDS = 600.0  # until then it looks each time: a deploy stops the former instance last
 START_SECONDS = 60.0  # how long a start waits for a predecessor
 POLL_SECONDS = 1.0
 
@@ -44,7 +45,7 @@ class Handoff:
         self._clock = clock
         self._stop = threading.Event()
         self._turn = threading.Lock()  # `run` may still be at work when `close` is called
-        self._looked_at = clock.monotonic()
+        self._began_at = self._looked_at = clock.monotonic()
         self.failures = 0
 
     # --- the start --------------------------------------------------------------------------------
@@ -108,7 +109,8 @@ class Handoff:
             self._own.resume(delivering=True)
         self._own.ship()
         now = self._clock.monotonic()
-        if now - self._looked_at >= LOOK_SECONDS:
+        young = now - self._began_at < YOUNG_SECONDS
+        if young or now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._others.look(self._own.instance, delivering=True)
         self._others.let_go(self._own.safe_up_to)

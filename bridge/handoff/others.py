@@ -111,8 +111,8 @@ class Others:
 
     def _tidy_away(self, head: Head, generation: int) -> None:
         try:
+            # Its parts are left alone: it may be alive, and be about to name one.
             self._bucket.delete(head_path(head.instance), generation)
-            sweep(self._bucket, head.instance)
         except Conflict:
             log.debug("an instance has shown a sign of life", extra={"fields": _named(head)})
 
