@@ -1,5 +1,6 @@
-# `make demo` and `make test` set up everything they need: on Debian, Mosquitto and Python's venv
-# module where they are missing (as root or with sudo); then .venv with the pinned packages.
+# `make demo` and `make test` set up everything they need: on Debian, Mosquitto, Python's venv module
+# and, for the tests, HAProxy where they are missing (as root or with sudo); then .venv with the
+# pinned packages.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -94,6 +95,8 @@ machine:
 	@export PATH="$$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 	missing=()
 	command -v mosquitto >/dev/null || missing+=(mosquitto)
+	# Only the tests of the container need it.
+	$(if $(filter test,$(MAKECMDGOALS)),command -v haproxy >/dev/null || missing+=(haproxy))
 	if [ -z "$(PYTHON)" ]; then
 		command -v python3 >/dev/null || missing+=(python3)
 		python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
@@ -110,9 +113,11 @@ machine:
 	"$${root[@]}" apt-get -qq update
 	"$${root[@]}" env DEBIAN_FRONTEND=noninteractive \
 		apt-get -qq install --yes --no-install-recommends "$${missing[@]}" >/dev/null
-	# Debian starts a broker with the package. The demo and the tests start their own, and this
+	# Debian starts both with their packages. The demo and the tests start their own, and this
 	# machine did not ask for one.
-	if [[ " $${missing[*]} " == *" mosquitto "* ]]; then
-		"$${root[@]}" update-rc.d mosquitto disable >/dev/null 2>&1 || true
-		"$${root[@]}" service mosquitto stop >/dev/null 2>&1 || true
-	fi
+	for service in mosquitto haproxy; do
+		if [[ " $${missing[*]} " == *" $$service "* ]]; then
+			"$${root[@]}" update-rc.d $$service disable >/dev/null 2>&1 || true
+			"$${root[@]}" service $$service stop >/dev/null 2>&1 || true
+		fi
+	done

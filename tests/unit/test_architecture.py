@@ -122,15 +122,24 @@ def test_no_modules_of_the_bridge_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize(
     ("package", "unknown"),
     [
-        ("bridge", {"localgcp", "chaos", "tests"}),
-        ("localgcp", {"bridge", "chaos", "tests"}),
-        ("chaos", {"localgcp", "tests"}),  # the services are a process to it
+        ("bridge", {"container", "localgcp", "chaos", "tests"}),
+        ("container", {"localgcp", "chaos", "tests"}),
+        ("localgcp", {"bridge", "container", "chaos", "tests"}),
+        ("chaos", {"container", "localgcp", "tests"}),  # the services are a process to it
     ],
 )
 def test_a_package_does_not_know_those_that_try_it_out(package: str, unknown: set[str]) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         tops = {module.split(".")[0] for module in imports(path)}
         assert not tops & unknown, name(path)
+
+
+def test_the_container_knows_only_what_the_bridge_is_configured_with() -> None:
+    known = {"errors", "environment", "settings", "secrets"}
+    for path in sorted((ROOT / "container").rglob("*.py")):
+        for module in imports(path):
+            parts = module.split(".")
+            assert parts[0] != "bridge" or len(parts) == 1 or parts[1] in known, name(path)
 
 
 def test_the_wiring_of_local_imports_no_google_module() -> None:
