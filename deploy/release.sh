@@ -21,7 +21,7 @@ digest=${image##*@sha256:}
 # A version is a descriptor (by its commit) and an image. 16 characters: with service and project the
 # name of its host may have 63.
 version=v${CI_COMMIT_SHA:0:7}-${digest:0:7}
-promoted=no
+promoted=
 
 check_descriptor() {
     ! grep -q 'your-' "$descriptor" || fail "$descriptor still has names that begin with 'your-'" \
@@ -69,7 +69,7 @@ check_image() {
 
 # Before the switch, and beside an old version, a new one that is no good is stopped.
 abandon() {
-    if [[ $promoted == no && -n $(others) ]]; then
+    if [[ -z $promoted && -n $(others) ]]; then
         say "stopping $version; the version before it goes on"
         gcloud app versions stop "$version" --service="$SERVICE" --quiet || true
     fi
@@ -99,14 +99,16 @@ assert_alone() {
 check_descriptor
 check_registry
 # A version that has the traffic already is the one that a former run had switched to.
-[[ $(versions | awk -v own="$version" '$1 == own { print ($3 > 0) }') != 1 ]] || promoted=yes
+promoted=$(versions | awk -v own="$version" '$1 == own && $3 > 0 { print "yes" }')
 trap '[[ $? == 0 ]] || abandon' EXIT
 start_version
 check_image
-"$here/smoke.sh" "$(gcloud app versions describe "$version" --service="$SERVICE" --format='value(versionUrl)')"
+url=$(gcloud app versions describe "$version" --service="$SERVICE" --format='value(versionUrl)')
+"$here/smoke.sh" "$url"
 promote
 stop_others
 assert_alone
 "$here/point_dns.sh" "$version"
-"$here/smoke.sh" "https://$(gcloud app describe --format='value(defaultHostname)')"
+host=$(gcloud app describe --format='value(defaultHostname)')
+"$here/smoke.sh" "https://$host"
 say "$GCP_PROJECT_ID runs $image as $version, and nothing else"

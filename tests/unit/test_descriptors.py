@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import cloud_sdk
 from tests.support.descriptors import (
     ALLOWED,
     BY_RULE,
@@ -38,7 +37,7 @@ def place(descriptors: Descriptors, name: str, key: str) -> tuple[dict[str, Any]
 def changed(value: Any) -> Any:
     if isinstance(value, list):
         return [*value, "1884/tcp"]
-    return value + 1 if isinstance(value, int) else f"{value}0"
+    return value * 10 if isinstance(value, int) else f"{value}0"
 
 
 @pytest.fixture
@@ -145,45 +144,26 @@ def test_every_key_is_compared_or_has_its_own_rule() -> None:
 PARSE = """
 import json, sys
 from googlecloudsdk.api_lib.app import yaml_parsing
-for path in sys.argv[1:]:
+for path in json.load(sys.stdin):
     info = yaml_parsing.ServiceYamlInfo.FromFile(path)
-    print(json.dumps([info.module, info.runtime, str(info.env), info.is_hermetic]))
+    print(json.dumps([info.module, info.runtime, info.env.name, info.is_hermetic]))
 """
 
 
-def sdk() -> tuple[Path, str]:
-    """Where the SDK's library is, and the Python that it runs on."""
-    gcloud = shutil.which("gcloud")
-    if gcloud is None:
-        pytest.skip("gcloud is not installed: its parser of descriptors comes with it")
-    root = Path(gcloud).resolve().parents[1]
-    if not (root / "lib" / "googlecloudsdk").is_dir():
-        pytest.skip(f"{root} has no library of gcloud's")
-    bundled = root / "platform" / "bundledpythonunix" / "bin" / "python3"
-    return root, str(bundled) if bundled.exists() else "python3"
+def parse(directory: Path, *files: Path) -> subprocess.CompletedProcess[str]:
+    return cloud_sdk.run(PARSE, directory, json.dumps([str(file) for file in files]))
 
 
-def parse(*files: Path) -> subprocess.CompletedProcess[str]:
-    root, python = sdk()
-    path = f"{root / 'lib'}:{root / 'lib' / 'third_party'}"
-    return subprocess.run(
-        [python, "-c", PARSE, *map(str, files)],
-        env={**os.environ, "PYTHONPATH": path, "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false"},
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_the_parser_of_gcloud_takes_the_descriptors() -> None:
-    result = parse(*(ROOT / file for file in FILES.values()))
+def test_the_parser_of_gcloud_takes_the_descriptors(tmp_path: Path) -> None:
+    result = parse(tmp_path, *(ROOT / file for file in FILES.values()))
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert lines == [["default", "custom", "flex", True]] * 3
+    assert lines == [["default", "custom", "FLEX", True]] * 3
 
 
 def test_the_parser_of_gcloud_refuses_a_key_that_app_engine_does_not_know(tmp_path: Path) -> None:
     wrong = tmp_path / "dev.yml"
     wrong.write_text((ROOT / "dev.yml").read_text().replace("disk_size_gb", "disk_gb"))
-    result = parse(wrong)
+    result = parse(tmp_path, wrong)
     assert result.returncode != 0
     assert "disk_gb" in result.stderr
