@@ -115,6 +115,15 @@ def test_every_job_in_google_cloud_logs_in_with_gitlabs_own_token_and_no_key() -
         assert "GOOGLE_APPLICATION_CREDENTIALS" not in file.read_text()
 
 
+def test_every_variable_that_an_operator_has_to_set_is_in_the_runbook() -> None:
+    needs = [line for file in SCRIPTS for line in file.read_text().splitlines()]
+    words = {word for line in needs if line.startswith("need ") for word in line.split()[1:]}
+    given = {"CI_COMMIT_SHA", "GITLAB_TOKEN_FOR_GOOGLE"}
+    runbook = (ROOT / "docs" / "deploy.md").read_text()
+    assert len(words - given) > 5
+    assert {word for word in words - given if f"| `{word}` |" not in runbook} == set()
+
+
 # --- login, build, scan ---------------------------------------------------------------------------
 
 
