@@ -43,7 +43,7 @@ _VERSION = "set projects/<project>/secrets/<name>/versions/<version>"
 _USERS = "set lines of mosquitto_passwd, one per site: <site>:$7$..."
 _PEM = "set PEM text"
 _FILE = "name a readable text file"
-Line = Annotated[str, matching(r"/[^\x00-\x1f\x7f]*", "an absolute path in one line")]
+OneLinePath = Annotated[str, matching(r"/[^\x00-\x1f\x7f]*", "an absolute path in one line")]
 
 
 class Settings(BaseModel):
@@ -84,7 +84,7 @@ class Settings(BaseModel):
     mqtt_max_connections: int | None = Field(
         None, ge=1, le=1_000_000, description="set a number of connections from 1 to 1000000"
     )
-    mosquitto_data: Line = Field(
+    mosquitto_data: OneLinePath = Field(
         "/data/mosquitto", description="name a directory by its absolute path"
     )
 

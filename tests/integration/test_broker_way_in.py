@@ -82,6 +82,24 @@ def test_a_container_that_starts_again_finds_the_bridges_session(tmp_path: Path)
             assert bridge.subscriber.sessions_lost == 0
 
 
+def test_a_bridge_that_shares_its_subscription_may_read_as_well(tmp_path: Path) -> None:
+    with (
+        WayIn(tmp_path, {"MQTT_SHARED_GROUP": "bridges"}) as way_in,
+        Subscribing(tmp_path / "journal.db", way_in.bridge_settings()) as bridge,
+    ):
+        bridge.wait_subscribed()
+        send(way_in.door("tcp"), Credentials(), 1)
+        bridge.wait_taken(1)
+
+
+def test_the_bridge_hears_how_much_the_broker_dropped(tmp_path: Path) -> None:
+    with (
+        WayIn(tmp_path, {}) as way_in,
+        Subscribing(tmp_path / "journal.db", way_in.bridge_settings()) as bridge,
+    ):
+        eventually(lambda: bridge.subscriber.broker_dropped is not None, "a count comes")
+
+
 def test_a_revoked_certificate_is_refused(tmp_path: Path) -> None:
     authority = Authority()
     good, revoked = authority.issue(SITE), authority.issue(SITE)

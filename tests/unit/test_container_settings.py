@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import EXIT_CONFIG, ConfigurationError
-from container.settings import PACKET_OVERHEAD, load
+from container.settings import PACKET_OVERHEAD, SECRETS, Settings, load
 
 PLATFORM = {
     "GCP_PROJECT_ID": "a-project",
@@ -139,3 +139,10 @@ def test_how_the_bridge_would_connect_elsewhere_does_not_matter() -> None:
 
 def test_what_is_wrong_with_the_bridges_part_is_said_as_well() -> None:
     assert refusal({"APP_ENV": "PRD"}).startswith("GCP_PROJECT_ID (unset)")
+
+
+def test_every_variable_is_in_the_documentation() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
+    sources = {f"{name}{ending}" for name in SECRETS for ending in ("_FILE", "_SECRET")}
+    variables = {name.upper() for name in Settings.model_fields} - sources
+    assert [name for name in sorted(variables) if f"`{name}" not in text] == []
