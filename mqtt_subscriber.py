@@ -20,7 +20,7 @@ def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
     from bridge import announcement, wiring
     from bridge.journal import Journal
     from bridge.secrets import http_token
-    from bridge.service import Service
+    from bridge.service import Service, Stopping
     from bridge.web.app import create_app
     from bridge.web.server import HttpServer
 
@@ -29,13 +29,15 @@ def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
     journal = Journal(settings.journal_path, wiring.journal_limits(settings), clock)
     journal.open()
     journal.activate(wiring.destinations(settings), accept_destination_change)
+    handoff = wiring.handoff(settings, journal, clock)
     service = Service(
         journal,
         wiring.subscriber(settings, journal, clock, random),
-        wiring.deliveries(settings, journal, clock, random),
+        wiring.deliveries(settings, journal, handoff, clock, random),
         wiring.forwarder(settings, journal, random),
-        settings.drain_seconds,
+        Stopping(settings.drain_seconds, settings.drain_broker),
         clock,
+        handoff,
     )
     app = create_app(service, token=token, local=settings.local, clock=clock)
     return service.run(HttpServer(app, settings.listen_host, settings.port, service.beat))

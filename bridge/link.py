@@ -24,9 +24,11 @@ class Received(NamedTuple):
 
 
 class Barrier(NamedTuple):
-    """A question to the broker under way, and what had been acknowledged before it went out."""
+    """A question to the broker under way, and what had come and been acknowledged before it went
+    out."""
 
     mid: int
+    arrived: int
     done: int
     seq: int
 
@@ -120,6 +122,12 @@ class Link:
     def may_confirm(self) -> bool:
         """Whether it is of use to ask the broker how far it has read."""
         return self.received == self.done or self.done >= self.window
+
+    def is_last(self, barrier: Barrier) -> bool:
+        """Whether the answer to `barrier`, come just now, says that the broker has nothing more:
+        nothing was outstanding when the question went out, and nothing came before the answer."""
+        settled = barrier.done == self.received or self.all_left
+        return settled and barrier.arrived == self.arrived and not self.waiting
 
     def confirms(self, barrier: Barrier) -> bool:
         """Whether the answer to `barrier`, come just now, says that nothing up to its `seq` can be

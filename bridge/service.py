@@ -12,12 +12,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bridge.clock import Clock
 from bridge.delivery import Delivery
 from bridge.errors import EXIT_FATAL, EXIT_OK, EXIT_UNSETTLED, BridgeError, FatalError
 from bridge.forwarder import Forwarder
+from bridge.handoff import Handoff
 from bridge.journal import Journal
 from bridge.reports import Reports
 from bridge.snapshot import Ledger, SinkState, State
@@ -39,6 +40,15 @@ class Web(Protocol):
     def stop(self) -> None: ...
 
 
+class Stopping(NamedTuple):
+    """How to stop. drain_seconds: how long it may take until nothing is unsettled any more.
+    drain_broker: whether to take what the broker still holds, before anything else and within the
+    same time: for a broker that ends after the bridge and to which nobody sends any more."""
+
+    drain_seconds: float
+    drain_broker: bool = False
+
+
 class Service:
     """One run of the daemon. `run` belongs to the main thread; `state`, `ledger`, `stalled` and
     `beat` (the web side's `Daemon`) are safe from any."""
@@ -49,14 +59,16 @@ class Service:
         subscriber: Subscriber,
         deliveries: Sequence[Delivery],
         forwarder: Forwarder | None,
-        drain_seconds: float,
+        stopping: Stopping,
         clock: Clock,
+        handoff: Handoff | None = None,
     ) -> None:
+        self._handoff = handoff
         self._journal = journal
         self._subscriber = subscriber
         self._deliveries = deliveries
         self._forwarder = forwarder
-        self._drain_seconds = drain_seconds
+        self._stopping = stopping
         self._clock = clock
         self._watch = Watch(clock, ("the intake", "the HTTP server"))
         self._signals = 0
@@ -71,6 +83,9 @@ class Service:
         """Run until a signal or a failure; answers the exit code."""
         self._handle_signals()
         web.start()
+        if self._handoff is not None:
+            self._handoff.take_up(self._still_starting)
+            self._start("handoff", self._handoff.run)
         for delivery in self._deliveries:
             self._start(f"delivery-{delivery.sink.name}", delivery.run)
         if self._forwarder is not None:
@@ -83,6 +98,10 @@ class Service:
         code = self._shut_down()
         web.stop()
         return code
+
+    def _still_starting(self) -> bool:
+        self._watch.beat("the intake")
+        return not self._signals
 
     def _handle_signals(self) -> None:
         def count(_number: int, _frame: FrameType | None) -> None:
@@ -134,14 +153,19 @@ class Service:
     def _shut_down(self) -> int:
         if self._failure is not None:
             return self._fail(self._failure)
+        deadline = self._clock.monotonic() + self._stopping.drain_seconds
+        if self._stopping.drain_broker:
+            self._drain_broker(deadline)
         log.info("stopping: taking no more messages, settling what is in the journal")
         self._subscriber.stop()
         self._wait_for("subscriber", LEAVE_SECONDS)
-        self._drain()
+        self._drain(deadline)
         self._stop_delivery()
         left = self._unsettled()
         if self._failure is not None and left:
             return self._fail(self._failure)
+        if self._handoff is not None:
+            self._handoff.close()
         self._journal.close()
         if left or self._signals > 1:
             log.warning(
@@ -164,16 +188,25 @@ class Service:
         self._stop_delivery()
         self._journal.close()
 
-    def _drain(self) -> None:
-        deadline = self._clock.monotonic() + self._drain_seconds
-        while (
-            self._unsettled()
-            and self._signals < 2
-            and self._failure is None
-            and self._clock.monotonic() < deadline
-        ):
+    def _drain_broker(self, deadline: float) -> None:
+        log.info("stopping: taking what the broker still holds")
+        self._subscriber.finish()
+        if not self._drained(deadline, lambda: not self._threads["subscriber"].is_alive()):
+            log.warning("the broker may still hold messages for the bridge: they stay with it")
+
+    def _drain(self, deadline: float) -> None:
+        self._drained(deadline, lambda: not self._unsettled())
+
+    def _drained(self, deadline: float, done: Callable[[], bool]) -> bool:
+        """Wait until it is done, or the time is up, or somebody has had enough."""
+        while self._signals < 2 and self._failure is None:
+            if done():
+                return True
+            if self._clock.monotonic() >= deadline:
+                break
             self._watch.beat("the intake")
             threading.Event().wait(0.05)
+        return False
 
     def _unsettled(self) -> int:
         readings = sum(self._journal.pending(d.sink.name) for d in self._deliveries)
@@ -187,6 +220,8 @@ class Service:
             delivery.stop()
         if self._forwarder is not None:
             self._forwarder.stop()
+        if self._handoff is not None:
+            self._handoff.stop()
         for name in self._threads:
             if name != "subscriber":
                 self._wait_for(name, 0.2 if at_once else LEAVE_SECONDS)
@@ -219,6 +254,7 @@ class Service:
             journal_seconds_until_full=self._reports.seconds_until_full(),
             dedupe_window_seconds=self._journal.dedupe_window_seconds(),
             sinks=tuple(self._sink_states()),
+            handoff=self._handoff.state() if self._handoff else None,
         )
 
     def _unready(self) -> str | None:

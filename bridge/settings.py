@@ -58,6 +58,9 @@ PubSubId = Annotated[
 ]
 DatasetId = Annotated[str, matching(r"[A-Za-z0-9_]{1,1024}", "a BigQuery dataset id")]
 TableId = Annotated[str, matching(r"[\w -]{1,1024}", "a BigQuery table id")]
+BucketName = Annotated[
+    str, matching(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "a Cloud Storage bucket's name")
+]
 HostPort = Annotated[str, matching(r"(?:\[[0-9A-Fa-f:]+\]|[^\s/:]+):[0-9]{1,5}", "host:port")]
 Host = Annotated[
     str,
@@ -83,6 +86,7 @@ class Settings(BaseModel):
     google_cloud_project: str | None = Field(
         None, description="the platform sets it; it must not differ from GCP_PROJECT_ID"
     )
+    gae_instance: str | None = Field(None, description="App Engine sets it; unset it elsewhere")
     pubsub_topic: PubSubId | None = Field(
         None, description="set the topic's id (not its full path): 3-255 letters, digits, -._~+%"
     )
@@ -154,6 +158,12 @@ class Settings(BaseModel):
     journal_retention_minutes: float = Field(
         35, ge=0, le=TEN_YEARS / 60, description="set minutes, from 0 to 5256000 (ten years)"
     )
+    journal_handoff_bucket: BucketName | None = Field(
+        None, description="set the name of a Cloud Storage bucket, without gs://, or unset it"
+    )
+    storage_emulator_host: HttpUrl | None = Field(
+        None, description="set http://host:port, or unset it"
+    )
     max_payload_bytes: int = Field(
         65_536, ge=64, le=6 * 1024**2, description="set bytes, from 64 to 6291456 (6 MiB)"
     )
@@ -166,6 +176,7 @@ class Settings(BaseModel):
     drain_seconds: float = Field(
         20, ge=0, le=604_800, description="set seconds, from 0 to 604800 (a week)"
     )
+    drain_broker: bool = Field(False, description="set true or false")
 
     http_host: Host | None = Field(None, description="set an address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(

@@ -81,6 +81,19 @@ class SinkState:
 
 
 @dataclass(frozen=True)
+class HandoffState:
+    """What an instance's sudden end would lose.
+
+    unshipped: readings, at most, that are neither settled nor in the bucket; seconds: the age of
+    the oldest. failures: how often the bucket could not be used since the start.
+    """
+
+    unshipped: int
+    seconds: float
+    failures: int
+
+
+@dataclass(frozen=True)
 class State:
     """The daemon as a whole, now.
 
@@ -88,6 +101,7 @@ class State:
     loss: what was lost of a damaged journal, until an operator clears it; None when nothing was.
     seconds_until_full: at the present rate of growth; infinity when it does not grow.
     broker_dropped: from the broker's own counters; None while the broker does not publish them.
+    handoff: None where nothing is handed over.
     """
 
     unready: str | None
@@ -102,6 +116,7 @@ class State:
     journal_seconds_until_full: float
     dedupe_window_seconds: float
     sinks: tuple[SinkState, ...]
+    handoff: HandoffState | None = None
 
 
 class Daemon(Protocol):

@@ -93,6 +93,7 @@ class Subscriber:
         self._filter = _filter(settings)
         self._retry = RETRY
         self._stop = threading.Event()
+        self._finish = threading.Event()
         self._version = mqtt.MQTTv5
         self._client = self._make_client()
         self._link = Link(clock.monotonic(), RECEIVE_MAXIMUM)
@@ -115,6 +116,11 @@ class Subscriber:
     def stop(self) -> None:
         """Take no more; `run` ends after what is in hand is taken and acknowledged."""
         self._stop.set()
+
+    def finish(self) -> None:
+        """Take all that the broker still holds for the bridge, and then `stop`. For a broker to
+        which nobody sends any more: else, and without a broker, it has no end."""
+        self._finish.set()
 
     @property
     def moving(self) -> bool:
@@ -321,7 +327,7 @@ class Subscriber:
         link = self._link
         if not self.subscribed and now - link.subscribe_at >= RESUBSCRIBE_SECONDS:
             self._subscribe()
-        if link.barrier is None and now - link.barrier_at >= BARRIER_SECONDS:
+        if link.barrier is None and self._barrier_due(now):
             self._send_barrier(now)
         if link.planned_end or link.waiting:
             return
@@ -338,15 +344,20 @@ class Subscriber:
 
     # --- what the broker can still send again -----------------------------------------------------
 
+    def _barrier_due(self, now: float) -> bool:
+        link = self._link
+        if self._finish.is_set():
+            return self.subscribed and not link.waiting
+        news = self._session.last_seq() != link.confirmed_seq and link.may_confirm
+        return news and now - link.barrier_at >= BARRIER_SECONDS
+
     def _send_barrier(self, now: float) -> None:
         """Have the broker say that it has read the acknowledgements written so far."""
         seq = self._session.last_seq()
-        if seq == self._link.confirmed_seq or not self._link.may_confirm:
-            return
         self._link.barrier_at = now
         _, mid = self._client.unsubscribe(BARRIER_TOPIC)
         if mid is not None:
-            self._link.barrier = Barrier(mid, self._link.done, seq)
+            self._link.barrier = Barrier(mid, self._link.arrived, self._link.done, seq)
 
     def _on_unsubscribe(self, _c: Any, _u: Any, mid: int, _codes: Any, _p: Any) -> None:
         if mid == self._link.leaving:
@@ -358,6 +369,8 @@ class Subscriber:
         if self._link.confirms(barrier):
             self._link.confirmed_seq = barrier.seq
             self._session.acknowledged(barrier.seq)
+        if self._finish.is_set() and self._link.is_last(barrier):
+            self._stop.set()
 
     # --- paho's callbacks, all within the thread --------------------------------------------------
 

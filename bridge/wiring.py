@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable
 from random import Random
 
 from bridge.clock import Clock
 from bridge.delivery import Delivery
 from bridge.forwarder import Forwarder
+from bridge.handoff import Handoff
+from bridge.handoff.bucket import Bucket
 from bridge.intake import Intake
 from bridge.journal import AppendIntent, Journal
 from bridge.journal.journal import Limits as JournalLimits
@@ -17,6 +21,7 @@ from bridge.secrets import broker_password
 from bridge.settings import Settings
 from bridge.sinks.base import Sink
 from bridge.subscriber import Session, Subscriber
+from bridge.times import from_us
 
 RETRY = RetryPolicy()
 
@@ -63,10 +68,22 @@ def subscriber(settings: Settings, journal: Journal, clock: Clock, random: Rando
     return Subscriber(settings, intake, session, clock, random, broker_password(settings))
 
 
+def handoff(settings: Settings, journal: Journal, clock: Clock) -> Handoff | None:
+    """For a journal that is open and active. Raises ConfigurationError."""
+    if settings.local or settings.journal_handoff_bucket is None:
+        return None
+    from bridge.sinks import connect
+
+    bucket = Bucket(settings.journal_handoff_bucket, connect.storage(settings))
+    name = f"{from_us(clock.now_us()):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
+    return Handoff(bucket, journal, destinations(settings), name, clock)
+
+
 def deliveries(
-    settings: Settings, journal: Journal, clock: Clock, random: Random
+    settings: Settings, journal: Journal, passed_on: Handoff | None, clock: Clock, random: Random
 ) -> list[Delivery]:
-    return [Delivery(sink, journal, RETRY, clock, random) for sink in _sinks(settings, journal)]
+    sinks = _sinks(settings, journal, passed_on)
+    return [Delivery(sink, journal, RETRY, clock, random) for sink in sinks]
 
 
 def forwarder(settings: Settings, journal: Journal, random: Random) -> Forwarder | None:
@@ -81,7 +98,7 @@ def _forwards(settings: Settings) -> bool:
     return not settings.local and settings.pubsub_dead_letter_topic is not None
 
 
-def _sinks(settings: Settings, journal: Journal) -> list[Sink]:
+def _sinks(settings: Settings, journal: Journal, passed_on: Handoff | None) -> list[Sink]:
     """The registry: a new sink is one more line. Imported here, for LOCAL must not import any
     of Google's libraries."""
     if settings.local:
@@ -90,28 +107,41 @@ def _sinks(settings: Settings, journal: Journal) -> list[Sink]:
         return [LogSink()]
     from bridge.sinks.pubsub import PubSubSink
 
-    return [PubSubSink(settings), _bigquery(settings, journal)]
+    return [PubSubSink(settings), _bigquery(settings, journal, passed_on)]
 
 
-def _bigquery(settings: Settings, journal: Journal) -> Sink:
+def _bigquery(settings: Settings, journal: Journal, passed_on: Handoff | None) -> Sink:
     if settings.bigquery_write_method == "insert_all":
         from bridge.sinks.bigquery_insert import InsertAllSink
 
         return InsertAllSink(settings)
     from bridge.sinks.bigquery import StorageWriteSink
 
-    appends = JournalAppendLog(journal)
+    created = passed_on.stream_created if passed_on else _nobody_to_tell
+    appends = JournalAppendLog(journal, created)
     return StorageWriteSink(settings, appends, lambda: journal.verify_up_to)
 
 
-class JournalAppendLog:
-    """The journal as the place of BigQuery's append intents."""
+def _nobody_to_tell(_stream: str) -> None:
+    """Nobody else could ever append for this journal."""
 
-    def __init__(self, journal: Journal) -> None:
+
+class JournalAppendLog:
+    """The journal as the place of BigQuery's append intents. `created`: is told of each new
+    write stream, and may refuse it."""
+
+    def __init__(self, journal: Journal, created: Callable[[str], None] = _nobody_to_tell) -> None:
         self._journal = journal
+        self.stream_created = created
 
     def load(self) -> AppendIntent | None:
         return self._journal.append_intent("bigquery")
 
     def record(self, intent: AppendIntent) -> None:
         self._journal.record_append("bigquery", intent)
+
+    def foreign_streams(self) -> list[str]:
+        return self._journal.foreign_streams()
+
+    def foreign_streams_ended(self) -> None:
+        self._journal.foreign_streams_ended()

@@ -59,11 +59,12 @@ def _findings(configured: Settings) -> Iterator[Finding]:
 
 
 def _google_findings(configured: Settings) -> Iterator[Finding]:
-    from bridge.cli.google_findings import bigquery_findings, pubsub_findings
+    from bridge.cli.google_findings import bigquery_findings, bucket_findings, pubsub_findings
 
     yield from require_endpoint(configured)
     yield from _looked("Pub/Sub", lambda: pubsub_findings(configured))
     yield from _looked("BigQuery", lambda: bigquery_findings(configured))
+    yield from _looked("handoff bucket", lambda: bucket_findings(configured))
 
 
 def _looked(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+
 from bridge.cli.findings import Finding
+from bridge.handoff.bucket import Bucket, BucketError, Conflict
+from bridge.handoff.record import HEADS
 from bridge.settings import Settings
+from bridge.sinks import connect
 from bridge.sinks.bigquery_admin import BigQueryAdmin
 from bridge.sinks.pubsub_admin import PubSubAdmin
 from bridge.sinks.schema import CLUSTER_COLUMNS, PARTITION_COLUMN, problems
@@ -52,6 +57,22 @@ def _subscription(admin: PubSubAdmin, settings: Settings) -> Finding:
         fix = "delete it and run `provision`: ordering cannot be added later"
         return Finding("subscription", "failed", f"{name} is without message ordering", fix)
     return Finding("subscription", "ok", f"{name} delivers in order")
+
+
+def bucket_findings(settings: Settings) -> list[Finding]:
+    """Whether the journal can be handed over, where it is to be. Raises ConfigurationError."""
+    name = settings.journal_handoff_bucket
+    if name is None:
+        return []
+    path = f"check/{secrets.token_hex(8)}"
+    try:
+        bucket = Bucket(name, connect.storage(settings))
+        bucket.delete(path, bucket.put(path, b"", 0))
+        bucket.names(HEADS)
+    except (BucketError, Conflict) as error:
+        problem, _, fix = str(error).partition(" Remedy: ")
+        return [Finding("handoff bucket", "failed", problem, fix or "look at the network")]
+    return [Finding("handoff bucket", "ok", f"{name} can be listed, written and deleted in")]
 
 
 def bigquery_findings(settings: Settings) -> list[Finding]:

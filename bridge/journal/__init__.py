@@ -29,6 +29,7 @@ Files of this package, in the order in which a reading meets them:
     journal.py    append, read, dead letters: the path of a reading
     retention.py  running time, what may be pruned, fullness
     letters.py    dead letters
+    handover.py   what a predecessor's journal hands to this one, and this one to another
     salvage.py    setting a damaged file aside and taking over what can be read
 
 Tables: see `store.SCHEMA`.

@@ -18,7 +18,7 @@ from bridge.journal.types import Limits
 
 log = logging.getLogger(__name__)
 
-_PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
 
 class JournalFile:
@@ -149,15 +149,25 @@ class JournalFile:
     @property
     def session(self) -> str | None:
         """The broker session that this journal belongs to, as last remembered."""
-        with self._lock:
-            value = self._meta.get("session")
-            return None if value is None else str(value)
+        return self.noted("session")
 
     def remember_session(self, name: str) -> None:
+        self.note("session", name)
+
+    # --- notes of others --------------------------------------------------------------------------
+
+    def noted(self, key: str) -> str | None:
+        """What was last noted under this key."""
+        with self._lock:
+            value = self._meta.get(key)
+            return None if value is None else str(value)
+
+    def note(self, key: str, value: str) -> None:
+        """On disk when it returns."""
         with self._lock:
             with self._writing() as db:
-                db.execute(_PUT_META, ("session", name))
-            self._meta["session"] = name
+                db.execute(PUT_META, (key, value))
+            self._meta[key] = value
 
     # --- upkeep -----------------------------------------------------------------------------------
 
@@ -193,10 +203,10 @@ class JournalFile:
             self._ticks.write(
                 running, self._last_seq, self._first_id, running - self._limits.retention_us
             )
-            db.execute(_PUT_META, ("running_us", running))
-            db.execute(_PUT_META, ("acked_seq", self._acked_seq))
+            db.execute(PUT_META, ("running_us", running))
+            db.execute(PUT_META, ("acked_seq", self._acked_seq))
             if "verify_more" not in self._meta and "verify_up_to" in self._meta:
-                db.execute(_PUT_META, ("verify_up_to", self._meta["verify_up_to"]))
+                db.execute(PUT_META, ("verify_up_to", self._meta["verify_up_to"]))
                 db.execute("DELETE FROM meta WHERE key = 'verify_more'")
 
     def _mend_reserve(self) -> None:

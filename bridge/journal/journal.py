@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from bridge.errors import JournalError
-from bridge.journal import letters, salvage
-from bridge.journal.counts import SiteDelta
+from bridge.journal import handover, letters, salvage
+from bridge.journal.counts import Counts, SiteDelta
+from bridge.journal.handover import Handed
 from bridge.journal.letters import DeadLetter
 from bridge.journal.sink_side import SinkSide
 from bridge.journal.tail import weight
@@ -31,17 +32,38 @@ class Journal(SinkSide):
     def append(self, readings: Sequence[Reading], rejections: Sequence[Rejection]) -> Appended:
         """Take a batch in, in order: readings that are new, duplicates as counts, rejections as
         dead letters. On disk when it returns; only then may it be acknowledged."""
+        return self._append(readings, rejections, None)
+
+    def take_over(self, readings: Sequence[Reading], handed: Handed) -> Appended:
+        """Take in a predecessor's readings, which it may have delivered, and what comes with
+        them; those that are here already count as duplicates. On disk when it returns."""
         with self._lock:
-            first = self._last_seq + 1
+            with self._reading():
+                new = handover.new_letters(self._db, handed.letters)
+            return self._append(readings, [], handed._replace(letters=new))
+
+    def _append(
+        self,
+        readings: Sequence[Reading],
+        rejections: Sequence[Rejection],
+        handed: Handed | None,
+    ) -> Appended:
+        with self._lock:
+            first = self._last_seq + 1 + (len(handed.ids) if handed else 0)
             entries = [Entry(seq, reading) for seq, reading in enumerate(readings, first)]
             rows, deferred = self._letters_that_fit(rejections)
             with self._writing() as db:
+                if handed:
+                    meta = handover.insert(db, handed, first, first + len(entries) - 1)
                 accepted = self._insert(db, entries)
                 sites, reasons = self._tally(entries, accepted, rejections, deferred)
                 letters.insert(db, rows)
                 self._counts.write_sites(db, sites)
                 self._counts.write_reasons(db, reasons)
-            self._last_seq += len(entries)
+            self._last_seq = first + len(entries) - 1
+            if handed:
+                self._meta.update(meta)
+                self._letter_bytes += sum(map(letters.row_bytes, handed.letters))
             self._letter_bytes += sum(map(letters.row_bytes, rows))
             self._counts.apply_sites(sites, reasons)
             if accepted:
@@ -135,6 +157,62 @@ class Journal(SinkSide):
                 found.append(Entry(row[0], Reading._make(row[1:])))
             return found
 
+    # --- handing over -----------------------------------------------------------------------------
+
+    def unresolved(self, after: int, limit: int) -> tuple[list[Entry], int]:
+        """Of up to `limit` entries after `after`, those that some sink has still to resolve; and
+        the last that was looked at."""
+        with self._lock:
+            entries = self.read(after, limit)
+            waiting = [handover.Open(self.resume(sink)) for sink in self._positions]
+        found = [entry for entry in entries if any(entry in sink for sink in waiting)]
+        return found, entries[-1].seq if entries else after
+
+    def give_away(self, first: int, last: int) -> int:
+        """Entries from `first` to `last` that are unresolved are another journal's from now on:
+        counted as skipped and forgotten, but for their ids. To be called while nothing is
+        delivered. Answers how many those were."""
+        with self._lock:
+            given: dict[str, list[Entry]] = {}
+            waiting = {sink: handover.Open(self.resume(sink)) for sink in self._positions}
+            with self._writing() as db:
+                entries = [
+                    Entry(row[0], Reading._make(row[1:]))
+                    for row in db.execute(
+                        f"{salvage.ENTRY} WHERE e.seq BETWEEN ? AND ?", (first, last)
+                    )
+                ]
+                for sink, is_open in waiting.items():
+                    given[sink] = [entry for entry in entries if entry in is_open]
+                handover.skip(db, given)
+                handover.forget(db, first, last)
+            self._counts = Counts()
+            with self._reading():
+                self._counts.load(self._db)
+                for sink in self._positions:
+                    self._load_sink(sink)
+            return len({entry.seq for entries in given.values() for entry in entries})
+
+    def foreign_streams(self) -> list[str]:
+        """Write streams on which others may have appended entries of this journal."""
+        with self._lock, self._reading():
+            return handover.foreign_streams(self._db)
+
+    def foreign_streams_ended(self) -> None:
+        """Nothing can be appended on them any more."""
+        self.note(handover.FOREIGN, "[]")
+
+    def known_ids(self, after: int, last: int, count: int) -> list[tuple[int, int, bytes]]:
+        """Number, event time and event id of readings after number `after` and up to `last`,
+        oldest first; of more than `count` the newest."""
+        with self._lock, self._reading():
+            return handover.known_ids(self._db, after, last, count)
+
+    def letters_after(self, number: int, limit: int) -> list[DeadLetter]:
+        """Dead letters with a higher number that were not published."""
+        with self._lock, self._reading():
+            return handover.letters_after(self._db, number, limit)
+
     # --- dead letters -----------------------------------------------------------------------------
 
     def has_room_for_letters(self) -> bool:
@@ -161,7 +239,7 @@ class Journal(SinkSide):
 
     def _letters_that_fit(
         self, rejections: Sequence[Rejection]
-    ) -> tuple[list[letters._Row], frozenset[int]]:
+    ) -> tuple[list[letters.Row], frozenset[int]]:
         rows, deferred, size = [], set(), self._letter_bytes
         for index, rejection in enumerate(rejections):
             row = letters.row_of_rejection(rejection)

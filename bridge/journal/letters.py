@@ -17,7 +17,7 @@ _COLUMNS = (
     "sink, reason, detail, site, topic, payload, payload_bytes, sha256, received_us, event_id"
 )
 _INSERT = f"INSERT INTO dead_letters ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_SELECT = f"SELECT id, {_COLUMNS} FROM dead_letters"
+SELECT = f"SELECT id, {_COLUMNS} FROM dead_letters"
 
 
 class DeadLetter(NamedTuple):
@@ -44,10 +44,10 @@ class Refused(NamedTuple):
     detail: str
 
 
-_Row = tuple[str | None, str, str, str, str, bytes, int, bytes, int, bytes | None]
+Row = tuple[str | None, str, str, str, str, bytes, int, bytes, int, bytes | None]
 
 
-def row_of_rejection(rejection: Rejection) -> _Row:
+def row_of_rejection(rejection: Rejection) -> Row:
     return (
         None,
         rejection.reason,
@@ -62,7 +62,7 @@ def row_of_rejection(rejection: Rejection) -> _Row:
     )
 
 
-def row_of_refused(sink: str, refused: Refused) -> _Row:
+def row_of_refused(sink: str, refused: Refused) -> Row:
     reading = refused.entry.reading
     payload = payload_of(reading)
     return (
@@ -93,7 +93,7 @@ def payload_of(reading: Reading) -> bytes:
     return payload[:-1] + b"," + reading.attributes.encode()[1:]
 
 
-def row_bytes(row: _Row) -> int:
+def row_bytes(row: Row) -> int:
     return OVERHEAD + len(row[5]) + len(row[2]) + len(row[4])
 
 
@@ -111,13 +111,13 @@ def stored_bytes(db: sqlite3.Connection) -> int:
     return int(found or 0)
 
 
-def insert(db: sqlite3.Connection, rows: Sequence[_Row]) -> None:
+def insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     db.executemany(_INSERT, rows)
 
 
 def waiting(db: sqlite3.Connection, limit: int) -> list[DeadLetter]:
     """The oldest letters that were not yet published to the dead-letter topic."""
-    rows = db.execute(f"{_SELECT} WHERE forwarded = 0 ORDER BY id LIMIT ?", (limit,))
+    rows = db.execute(f"{SELECT} WHERE forwarded = 0 ORDER BY id LIMIT ?", (limit,))
     return [DeadLetter(*row) for row in rows]
 
 
@@ -146,7 +146,7 @@ def select(
 ) -> Iterable[DeadLetter]:
     """Letters, newest first, as a stream."""
     rows = db.execute(
-        f"{_SELECT} WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR site = ?2) "
+        f"{SELECT} WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR site = ?2) "
         "ORDER BY id DESC LIMIT ?3",
         (reason, site, limit),
     )
@@ -154,5 +154,5 @@ def select(
 
 
 def find(db: sqlite3.Connection, number: int) -> DeadLetter | None:
-    row = db.execute(f"{_SELECT} WHERE id = ?", (number,)).fetchone()
+    row = db.execute(f"{SELECT} WHERE id = ?", (number,)).fetchone()
     return None if row is None else DeadLetter(*row)

@@ -57,6 +57,12 @@ class SinkSide(JournalFile):
         with self._lock, self._reading():
             return Resume(self._positions[sink], self._lanes(sink))
 
+    @property
+    def resolved_up_to(self) -> int:
+        """Everything up to here is resolved for all sinks."""
+        with self._lock:
+            return min(self._positions.values(), default=self._last_seq)
+
     def settle(self, sink: str, settlements: Sequence[Settlement], position: int) -> None:
         """Write down what a sink has resolved. `position`: everything up to it is resolved."""
         with self._lock:

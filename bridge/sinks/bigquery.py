@@ -77,6 +77,15 @@ class AppendLog(Protocol):
     def record(self, intent: AppendIntent) -> None:
         """On disk when it returns. Raises JournalError."""
 
+    def stream_created(self, stream: str) -> None:
+        """To be called before anything is appended on it. Raises Transient: then nothing must."""
+
+    def foreign_streams(self) -> Sequence[str]:
+        """Streams on which others may be appending entries of this journal still."""
+
+    def foreign_streams_ended(self) -> None:
+        """They are all finalized."""
+
 
 class StorageWriteSink:
     """All of its calls run in one thread of its own, one batch at a time: the sink has one lane.
@@ -245,6 +254,7 @@ class StorageWriteSink:
         self._believed = False
         if intent.stream:
             self._note(AppendIntent("", 0, intent.seqs))
+        self._end_foreign_streams()
         found = self._present(batch)
         log.warning(
             "looked the undecided readings up in the table",
@@ -263,9 +273,22 @@ class StorageWriteSink:
         ]
         if not unsure:
             return []
+        self._end_foreign_streams()
         found = self._present(unsure)
         self._verified = frozenset(entry.seq for entry in batch)
         return found
+
+    def _end_foreign_streams(self) -> None:
+        """What others have sent must be decided before it can be looked up."""
+        streams = self._appends.foreign_streams()
+        for stream in streams:
+            try:
+                self._called(self._client.finalize_write_stream, name=stream)
+            except Held as error:
+                if error.reason != "not_found":
+                    raise
+        if streams:
+            self._appends.foreign_streams_ended()
 
     def _present(self, entries: Sequence[Entry]) -> list[int]:
         assert self._table is not None
@@ -281,6 +304,7 @@ class StorageWriteSink:
             parent=self._table.path,
             write_stream=types.WriteStream(type_=types.WriteStream.Type.COMMITTED),
         )
+        self._appends.stream_created(str(stream.name))
         return str(stream.name)
 
     def _called(self, method: Callable[..., Any], **request: Any) -> Any:

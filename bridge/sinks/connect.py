@@ -81,6 +81,20 @@ def writer(settings: Settings) -> Any:
     return _with_credentials(BigQueryWriteClient)
 
 
+def storage(settings: Settings) -> Any:
+    """A `google.cloud.storage.Client`. Raises ConfigurationError."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.storage import Client
+
+    if settings.storage_emulator_host:
+        return Client(
+            project=settings.gcp_project_id,
+            credentials=AnonymousCredentials(),
+            client_options={"api_endpoint": settings.storage_emulator_host.rstrip("/")},
+        )
+    return _with_credentials(lambda: Client(project=settings.gcp_project_id))
+
+
 def _insecure_channel(target: str) -> Any:
     import grpc
 

@@ -23,7 +23,15 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from bridge.reading import REASONS
-from bridge.snapshot import Daemon, HistogramCounts, Ledger, SinkState, SiteCounts, State
+from bridge.snapshot import (
+    Daemon,
+    HandoffState,
+    HistogramCounts,
+    Ledger,
+    SinkState,
+    SiteCounts,
+    State,
+)
 from bridge.web.ledger import folded, summed
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -51,6 +59,8 @@ class _DaemonCollector(Collector):
         state, ledger = self._daemon.state(), self._daemon.ledger()
         yield from _intake(state)
         yield from _journal(state)
+        if state.handoff is not None:
+            yield from _handoff(state.handoff)
         yield from _sinks(state.sinks)
         yield from _sites(folded(ledger.sites, MAX_SITES))
         yield _dead_lettered(ledger, state.sinks)
@@ -111,6 +121,20 @@ def _journal(state: State) -> Iterator[Metric]:
         "bridge_dedupe_window_seconds",
         "How far back a repeated reading is recognised.",
         value=state.dedupe_window_seconds,
+    )
+
+
+def _handoff(handoff: HandoffState) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "bridge_handoff_unshipped",
+        "Readings, at most, that the end of this instance's disk would lose.",
+        value=handoff.unshipped,
+    )
+    yield GaugeMetricFamily(
+        "bridge_handoff_unshipped_seconds", "Age of the oldest of them.", value=handoff.seconds
+    )
+    yield CounterMetricFamily(
+        "bridge_handoff_failures", "Failed uses of the bucket.", value=handoff.failures
     )
 
 

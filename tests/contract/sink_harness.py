@@ -490,6 +490,15 @@ class MemoryAppendLog:
     def record(self, intent: AppendIntent) -> None:
         self.intents.append(intent)
 
+    def stream_created(self, stream: str) -> None:
+        pass
+
+    def foreign_streams(self) -> list[str]:
+        return []
+
+    def foreign_streams_ended(self) -> None:
+        raise AssertionError("there are none")
+
 
 class StorageWriteHarness(_TableHarness):
     call = "storage.AppendRows"

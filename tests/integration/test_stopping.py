@@ -47,3 +47,25 @@ def test_a_stop_waits_for_a_sink_that_comes_back_in_time(site: Plant) -> None:
     eventually(lambda: bridge.ledger()["totals"]["accepted"] == 500, "all are in")
     assert bridge.terminate() == 0
     site.require_all(500)
+
+
+def test_what_the_broker_holds_is_taken_before_a_stop_where_it_goes_down_as_well(
+    site: Plant,
+) -> None:
+    bridge = site.bridge(DRAIN_BROKER="true", DRAIN_SECONDS="60")
+    bridge.start()  # for the session
+    assert bridge.terminate() == 0
+    site.publish(numbered(20_000))
+    bridge.start()
+    assert bridge.terminate() == 0
+    site.require_all(20_000)
+
+
+def test_without_a_broker_there_is_nothing_to_take_and_the_stop_is_bounded(site: Plant) -> None:
+    bridge = site.bridge(DRAIN_BROKER="true", DRAIN_SECONDS="1")
+    bridge.start()
+    site.publish(numbered(100))
+    settle(bridge, 100)
+    site.broker.kill()
+    assert bridge.terminate() == 0
+    assert "the broker may still hold messages" in bridge.log

@@ -32,11 +32,15 @@ SDKS = {
         "bridge/sinks/append_stream.py",
     },
     "google.cloud.secretmanager_v1": {"bridge/secrets.py"},
+    "google.cloud.storage": {"bridge/sinks/connect.py"},
     "flask": {"bridge/web/app.py"},
     "waitress": {"bridge/web/server.py"},
     "prometheus_client": {"bridge/web/metrics.py"},
     "sqlite3": {
-        *(f"bridge/journal/{name}.py" for name in ("counts", "file", "journal", "letters")),
+        *(
+            f"bridge/journal/{name}.py"
+            for name in ("counts", "file", "handover", "journal", "letters")
+        ),
         *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
         "bridge/cli/dead_letters.py",
     },
@@ -48,7 +52,7 @@ LAYERS = [
     {"environment", "reading", "log_output", "watch"},
     {"settings"},
     {"logs", "policy", "secrets", "journal", "link", "announcement"},
-    {"sinks", "intake", "lanes", "forwarder", "reports"},
+    {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
     {"loading", "subscriber"},
     {"delivery", "web"},
     {"service", "wiring"},
@@ -151,7 +155,7 @@ def test_the_wiring_of_local_imports_no_google_module() -> None:
         " 'JOURNAL_PATH': tempfile.mkdtemp() + '/j.db'});"
         "j = Journal(s.journal_path, wiring.journal_limits(s), SystemClock()); j.open();"
         "j.activate(wiring.destinations(s));"
-        "wiring.deliveries(s, j, SystemClock(), Random());"
+        "wiring.deliveries(s, j, None, SystemClock(), Random());"
         "wiring.subscriber(s, j, SystemClock(), Random()); j.close();"
         "print([m for m in sys.modules if m.split('.')[0] in ('google', 'grpc')])"
     )

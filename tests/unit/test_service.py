@@ -24,7 +24,7 @@ from bridge.forwarder import Forwarder
 from bridge.histogram import BATCH_BOUNDS, Histogram
 from bridge.journal import Journal
 from bridge.journal.journal import Limits
-from bridge.service import Service
+from bridge.service import Service, Stopping
 from bridge.subscriber import Subscriber
 from tests.support.journals import settle_everything
 from tests.support.poll import eventually
@@ -41,6 +41,9 @@ class Part:
         self.events = events
         self.running = threading.Event()
         self._stop = threading.Event()
+
+    def finish(self) -> None:
+        self.events.append(f"{self.name} finish")
 
     def run(self) -> None:
         self.running.set()
@@ -100,7 +103,7 @@ class Web:
 
 
 class Bench:
-    def __init__(self, path: Path, drain_seconds: float = 5.0) -> None:
+    def __init__(self, path: Path, drain_seconds: float = 5.0, drain_broker: bool = False) -> None:
         self.events: list[str] = []
         self.journal = Journal(path, Limits(), SystemClock())
         self.journal.open()
@@ -121,7 +124,7 @@ class Bench:
             cast(Subscriber, self.intake),
             [cast(Delivery, self.sink)],
             cast(Forwarder, self.letters),
-            drain_seconds,
+            Stopping(drain_seconds, drain_broker),
             SystemClock(),
         )
 
@@ -196,6 +199,29 @@ def test_a_stop_goes_from_the_intake_to_the_journal_and_ends_with_0(
         "journal close",
         "web stop",
     ]
+
+
+def test_what_the_broker_still_holds_is_taken_before_the_stop_goes_on(tmp_path: Path) -> None:
+    with handlers_kept():
+        bench = Bench(tmp_path / "journal.db", drain_broker=True)
+
+        def taken() -> None:
+            eventually(lambda: "intake finish" in bench.events, "it was told to finish")
+            assert "intake stop" not in bench.events
+            bench.intake.stop()
+
+        assert bench.run(terminate, taken) == 0
+        assert bench.events[:2] == ["intake finish", "intake stop"]
+
+
+def test_a_broker_that_never_has_done_holds_up_a_stop_for_no_longer_than_was_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with handlers_kept():
+        bench = Bench(tmp_path / "journal.db", drain_seconds=0.3, drain_broker=True)
+        assert bench.run(terminate) == 0
+        assert bench.events[:2] == ["intake finish", "intake stop"]
+    assert "the broker may still hold messages" in caplog.text
 
 
 def test_what_is_settled_during_the_drain_makes_it_0(bench: Bench) -> None:

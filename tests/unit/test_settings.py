@@ -56,6 +56,10 @@ DEFAULTS: dict[str, Any] = {
     "TIMESTAMP_MAX_AGE_DAYS": 1825,
     "TIMESTAMP_MAX_FUTURE_SECONDS": 3600,
     "DRAIN_SECONDS": 20,
+    "DRAIN_BROKER": False,
+    "JOURNAL_HANDOFF_BUCKET": None,
+    "GAE_INSTANCE": None,
+    "STORAGE_EMULATOR_HOST": None,
     "HTTP_HOST": None,
     "PORT": 8080,
     "HTTP_TOKEN": None,
@@ -189,6 +193,10 @@ BAD: list[tuple[str, str]] = [
     ("TIMESTAMP_MAX_FUTURE_SECONDS", "-1"),
     ("TIMESTAMP_MAX_FUTURE_SECONDS", "1e300"),
     ("DRAIN_SECONDS", "-1"),
+    ("DRAIN_BROKER", "perhaps"),
+    ("JOURNAL_HANDOFF_BUCKET", "gs://handoff"),
+    ("JOURNAL_HANDOFF_BUCKET", "Handoff"),
+    ("STORAGE_EMULATOR_HOST", "127.0.0.1:4443"),
     ("DRAIN_SECONDS", "inf"),
     ("DRAIN_SECONDS", "1e12"),
     ("HTTP_HOST", "http://0.0.0.0"),
@@ -204,7 +212,8 @@ BAD: list[tuple[str, str]] = [
 ]
 
 TAKES_ANY_TEXT = {"MQTT_USERNAME", "MQTT_PASSWORD", "HTTP_TOKEN", "JOURNAL_PATH"}
-PLATFORMS_OWN = {"GOOGLE_CLOUD_PROJECT"}  # refused only where it differs; see below
+# The first is refused only where it differs; see below.
+PLATFORMS_OWN = {"GOOGLE_CLOUD_PROJECT", "GAE_INSTANCE"}
 
 
 def problems(**environ: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.reading import REASONS
-from bridge.snapshot import OTHER_SITE, HistogramCounts, SinkCounts
+from bridge.snapshot import OTHER_SITE, HandoffState, HistogramCounts, SinkCounts
 from bridge.web.metrics import MAX_SITES, Metrics
 from tests.support.daemon import FakeDaemon, calm_state, line, sink_state
 
@@ -188,3 +189,13 @@ def test_the_process_tells_of_its_memory_and_descriptors() -> None:
     samples = scrape(FakeDaemon())
     assert samples["process_resident_memory_bytes", ()] > 0
     assert samples["process_open_fds", ()] > 0
+
+
+def test_what_is_handed_over_is_shown_where_there_is_a_bucket() -> None:
+    daemon = busy_daemon()
+    daemon.now = replace(daemon.now, handoff=HandoffState(12, 3.5, 2))
+    samples = scrape(daemon)
+    assert samples[("bridge_handoff_unshipped", ())] == 12
+    assert samples[("bridge_handoff_unshipped_seconds", ())] == 3.5
+    assert samples[("bridge_handoff_failures_total", ())] == 2
+    assert not any("handoff" in name for name, _ in scrape(busy_daemon()))

@@ -1,0 +1,253 @@
+"""This instance's record: what nobody else has yet, shipped while it is young."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+
+from bridge.clock import Clock
+from bridge.errors import FatalError
+from bridge.handoff.bucket import Bucket, BucketError, Conflict
+from bridge.handoff.record import Head, Part, encode, head_path, part_path, sweep
+from bridge.journal import Journal
+from bridge.reading import Entry
+
+log = logging.getLogger(__name__)
+
+AGE_US = 10_000_000  # what is settled sooner is never shipped
+READ = 1_000
+PART = 5_000  # readings
+LETTERS = 200
+RECENT_IDS = 100_000
+_NEVER = 2**62
+_CURRENT = "handoff_instance"
+
+
+class Superseded(FatalError):
+    """Another instance has taken this one's record, and what it names is that one's now."""
+
+
+class Own:
+    """Made when the journal is open and active. `ship` and `close` belong to one thread;
+    `stream_created` is called from a sink's, and may block for as long as they do."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        journal: Journal,
+        destinations: Mapping[str, str],
+        new_name: str,
+        stream: str,
+        clock: Clock,
+    ) -> None:
+        self._bucket = bucket
+        self._journal = journal
+        self._clock = clock
+        self._lock = threading.Lock()
+        streams = (stream,) if stream else ()
+        self._new = Head(instance=new_name, destinations=dict(destinations), streams=streams)
+        self._head = self._new
+        self.resumed = False  # whether it is known what became of this journal's record
+        self._generation = 0  # 0: there is none
+        self._looked = 0  # up to here nothing is left to ship
+        self._ids_up_to = 0  # ids up to here lie in the parts, or are too old
+
+    @property
+    def instance(self) -> str:
+        return self._head.instance
+
+    @property
+    def safe_up_to(self) -> int:
+        """Entries up to this one are settled, or in the bucket."""
+        return max(self._head.shipped_seq, self._journal.resolved_up_to, self._looked)
+
+    @property
+    def unshipped(self) -> int:
+        """How many readings, at most, are on this disk alone."""
+        return max(0, self._journal.last_seq - self.safe_up_to)
+
+    def unshipped_seconds(self) -> float:
+        """The age of the oldest of them."""
+        entries, _ = self._journal.unresolved(self.safe_up_to, READ)
+        if not entries:
+            return 0.0
+        return max(0, self._clock.now_us() - entries[0].reading.received_us) / 1e6
+
+    # --- beginning and end ------------------------------------------------------------------------
+
+    def resume(self, delivering: bool) -> None:
+        """Go on with the record of this journal, or begin one. What another instance has taken of
+        it meanwhile is given up here: Superseded while `delivering`. Raises BucketError."""
+        former = self._journal.noted(_CURRENT)
+        stored = self._bucket.get(head_path(former)) if former else None
+        with self._lock:
+            if stored is None:
+                self._begin()
+            else:
+                self._go_on(Head.model_validate_json(stored.data), stored.generation, delivering)
+            self.resumed = True
+
+    def _go_on(self, head: Head, generation: int, delivering: bool) -> None:
+        if head.taken_by is None:
+            self._head, self._generation = head, generation
+            self._write(head.after(closed=False, streams=self._new.streams))
+            sweep(self._bucket, head.instance, head.parts())
+            return
+        if delivering:
+            raise _superseded(head)
+        given = self._journal.give_away(1, head.shipped_seq)
+        log.warning(
+            "another instance has taken over what this journal had handed in: it delivers that",
+            extra={"fields": {"instance": head.taken_by, "readings": given}},
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        self._head, self._generation = self._new, 0
+        self._write(self._new.after())
+        # Only now: as long as none is noted, nobody can have taken anything.
+        self._journal.note(_CURRENT, self._new.instance)
+
+    def close(self) -> None:
+        """Ship all that is unsettled, and the ids by which a sensor's repetitions are recognised;
+        whoever comes next may take it. To be called when nothing is delivered any more. Raises
+        BucketError, Superseded."""
+        self._ship(_NEVER)
+        last = self._journal.last_seq
+        self._put_readings([], last)
+        with self._lock:
+            self._write(self._head.after(closed=True))
+
+    # --- all the time -----------------------------------------------------------------------------
+
+    def ship(self) -> None:
+        """Put what has been unsettled for some seconds into the bucket, take out what is settled,
+        and give a sign of life while there is anything. Raises BucketError, Superseded."""
+        self._drop_settled()
+        before = self._head
+        self._ship(self._clock.now_us() - AGE_US)
+        if self._head is before and not before.empty:
+            with self._lock:
+                self._write(before.after())
+
+    def _drop_settled(self) -> None:
+        if self._journal.resolved_up_to >= self._head.shipped_seq:
+            self._drop("readings")
+            self._ids_up_to = 0
+        if not self._journal.letters_after(0, 1):
+            self._drop("letters")
+
+    def _drop(self, kind: str) -> None:
+        first, end = getattr(self._head, kind)
+        if first == end:
+            return
+        with self._lock:
+            self._write(self._head.after(**{kind: (end, end)}))
+        for number in range(first, end):
+            self._bucket.delete(part_path(self.instance, kind, number))
+
+    def _ship(self, received_before_us: int) -> None:
+        """Everything that is older and unsettled, part by part."""
+        while self._ship_readings(received_before_us):
+            pass
+        while self._ship_letters():
+            pass
+
+    def _ship_readings(self, received_before_us: int) -> bool:
+        entries, last = self._next(received_before_us)
+        if not entries:
+            self._looked = last
+            return False
+        self._put_readings(entries, last)
+        return True
+
+    def _put_readings(self, entries: Sequence[Entry], last: int) -> None:
+        """And the ids by which what sensors send again is recognised, those of settled ones too;
+        but none after `last`, of a reading that is still to be shipped: it would then be taken
+        for one that is there."""
+        numbers = {entry.seq for entry in entries}
+        known = self._journal.known_ids(self._ids_up_to, last, RECENT_IDS)
+        part = Part(entries, ids=[each for each in known if each[0] not in numbers])
+        with self._lock:
+            number = self._upload("readings", part)
+            readings = (self._head.readings[0], number + 1)
+            self._write(self._head.after(readings=readings, shipped_seq=last))
+        self._ids_up_to = last
+
+    def _next(self, received_before_us: int) -> tuple[list[Entry], int]:
+        """The oldest that are due, and how far the journal is shipped with them."""
+        found: list[Entry] = []
+        cursor, end = self.safe_up_to, self._journal.last_seq
+        while len(found) < PART:
+            entries, last = self._journal.unresolved(cursor, READ)
+            for entry in entries:
+                if entry.reading.received_us > received_before_us:
+                    return found, entry.seq - 1
+                found.append(entry)
+            if last == cursor:
+                return found, max(cursor, end)  # numbers of duplicates may follow
+            cursor = last
+        return found, cursor
+
+    def _ship_letters(self) -> bool:
+        letters = self._journal.letters_after(self._head.letter, LETTERS)
+        if not letters:
+            return False
+        with self._lock:
+            number = self._upload("letters", Part(letters=[letter[1:] for letter in letters]))
+            span = (self._head.letters[0], number + 1)
+            self._write(self._head.after(letters=span, letter=letters[-1].id))
+        return True
+
+    def _upload(self, kind: str, part: Part) -> int:
+        number = int(getattr(self._head, kind)[1])
+        self._bucket.put(part_path(self.instance, kind, number), encode(part))
+        return number
+
+    # --- the head ---------------------------------------------------------------------------------
+
+    def stream_created(self, stream: str) -> None:
+        """To be called before anything is appended on a new write stream. Raises BucketError,
+        Superseded: then nothing must be."""
+        with self._lock:
+            if not self.resumed:
+                self._new = self._new.model_copy(update={"streams": (stream,)})
+                if self._journal.noted(_CURRENT):
+                    raise BucketError("what became of this journal's record is not known yet")
+                return
+            head = self._head.after(streams=(stream,))
+            if head.empty:
+                self._head = head  # written with the first part
+            else:
+                self._write(head)
+
+    def _write(self, head: Head) -> None:
+        path = head_path(head.instance)
+        try:
+            self._generation = self._bucket.put(path, head.encoded(), self._generation)
+        except Conflict:
+            self._generation = self._mine(head)
+        self._head = head
+
+    def _mine(self, wanted: Head) -> int:
+        """The generation of the head, if it is `wanted` all the same: an answer was lost."""
+        path = head_path(wanted.instance)
+        stored = self._bucket.get(path)
+        if stored is None:
+            # Somebody has tidied it away: an empty one says nothing.
+            return self._bucket.put(path, wanted.encoded(), 0)
+        found = Head.model_validate_json(stored.data)
+        if found == wanted:
+            return stored.generation
+        if found.taken_by is None and found.counter <= wanted.counter:
+            # One of ours whose answer was lost, too.
+            return self._bucket.put(path, wanted.encoded(), stored.generation)
+        raise _superseded(found)
+
+
+def _superseded(head: Head) -> Superseded:
+    return Superseded(
+        f"another instance ({head.taken_by}) has taken over what this one had handed in: "
+        "ending, to go on with the rest after a restart"
+    )

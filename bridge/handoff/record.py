@@ -1,0 +1,113 @@
+"""Heads and parts as they lie in the bucket."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from bridge.handoff.bucket import Bucket
+from bridge.journal.letters import Row
+from bridge.reading import Entry, Reading
+
+HEADS = "heads/"
+
+
+class Head(BaseModel):
+    """What a record holds. Numbers of parts are half-open ranges.
+
+    counter: another one with each write, so that a write whose answer was lost is recognised.
+    destinations: where the readings are to go. streams: BigQuery's write streams on which they may
+        have been appended. taken_by: the instance whose they are now.
+    shipped_seq: entries up to it are in the parts, or were resolved. letter: the last dead letter.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    instance: str
+    destinations: dict[str, str]
+    counter: int = 0
+    closed: bool = False
+    taken_by: str | None = None
+    streams: tuple[str, ...] = ()
+    shipped_seq: int = 0
+    letter: int = 0
+    readings: tuple[int, int] = (0, 0)
+    letters: tuple[int, int] = (0, 0)
+
+    @property
+    def empty(self) -> bool:
+        return not any(True for _ in self.parts())
+
+    def parts(self) -> Iterator[str]:
+        """The names of the parts, the oldest readings first."""
+        for kind, (first, end) in (("readings", self.readings), ("letters", self.letters)):
+            for number in range(first, end):
+                yield part_path(self.instance, kind, number)
+
+    def encoded(self) -> bytes:
+        return self.model_dump_json().encode()
+
+    def after(self, **changes: Any) -> Head:
+        """The next head."""
+        return self.model_copy(update={**changes, "counter": self.counter + 1})
+
+
+class Part(NamedTuple):
+    """What one object holds. ids: number, event time and event id of readings of which nothing
+    else is here."""
+
+    entries: Sequence[Entry] = ()
+    letters: Sequence[Row] = ()
+    ids: Sequence[tuple[int, int, bytes]] = ()
+
+
+def head_path(instance: str) -> str:
+    return f"{HEADS}{instance}"
+
+
+def sweep(bucket: Bucket, instance: str, named: Iterable[str] = ()) -> None:
+    """Delete an instance's parts but those that its head names: of others it was killed before it
+    could name them, or delete them. Raises BucketError."""
+    kept = set(named)
+    for path in bucket.names(f"parts/{instance}/"):
+        if path not in kept:
+            bucket.delete(path)
+
+
+def part_path(instance: str, kind: str, number: int) -> str:
+    return f"parts/{instance}/{kind}-{number:08d}"
+
+
+def encode(part: Part) -> bytes:
+    members = {
+        "entries": [(seq, reading[0].hex(), *reading[1:]) for seq, reading in part.entries],
+        "letters": [[_packed(value) for value in letter] for letter in part.letters],
+        "ids": [(seq, event_us, event_id.hex()) for seq, event_us, event_id in part.ids],
+    }
+    return zlib.compress(orjson.dumps(members), level=1)
+
+
+def decode(data: bytes) -> Part:
+    """Raises ValueError, zlib.error for what `encode` did not write."""
+    members = orjson.loads(zlib.decompress(data))
+    return Part(
+        [Entry(row[0], Reading(bytes.fromhex(row[1]), *row[2:])) for row in members["entries"]],
+        [_letter(row) for row in members["letters"]],
+        [(seq, event_us, bytes.fromhex(text)) for seq, event_us, text in members["ids"]],
+    )
+
+
+def _packed(value: Any) -> Any:
+    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def _letter(row: list[Any]) -> Row:
+    values = [
+        base64.b64decode(value["base64"]) if isinstance(value, dict) else value for value in row
+    ]
+    return tuple(values)  # type: ignore[return-value]

@@ -1,0 +1,143 @@
+"""What one journal hands to another: entries, ids and letters, as they go in and out of the file.
+
+The functions work within the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bridge.journal import letters, store
+from bridge.journal.types import Resume
+from bridge.reading import Entry
+
+
+class Handed(NamedTuple):
+    """What comes with a predecessor's readings.
+
+    note: made of the first and last sequence number that the readings get (the last is one less
+        than the first where there are none): a key and value of `meta`, written in the same
+        transaction, so that the same part is never taken in twice.
+    ids: event times and event ids by which redelivered readings are recognised.
+    letters: rows of dead letters, kept but not counted again.
+    streams: on which the readings may have been appended by others.
+    """
+
+    note: Callable[[int, int], tuple[str, str]]
+    ids: Sequence[tuple[int, bytes]] = ()
+    letters: Sequence[letters.Row] = ()
+    streams: Sequence[str] = ()
+
+
+FOREIGN = "foreign_streams"
+
+
+def insert(db: sqlite3.Connection, handed: Handed, first: int, last: int) -> dict[str, Any]:
+    """Everything but the readings, which get the sequence numbers from `first` to `last`; the ids
+    get those before. Answers what has become of `meta`."""
+    db.executemany(
+        "INSERT OR IGNORE INTO ids VALUES (?, ?, ?)",
+        [(seq, *known) for seq, known in enumerate(handed.ids, first - len(handed.ids))],
+    )
+    letters.insert(db, handed.letters)
+    # A sink that can look whether it has one already is to look before it writes it.
+    meta = dict([handed.note(first, last), ("verify_up_to", last)])
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
+    _note_foreign(db, handed.streams)
+    return meta
+
+
+def _note_foreign(db: sqlite3.Connection, streams: Sequence[str]) -> None:
+    if streams:
+        names = json.dumps(sorted({*foreign_streams(db), *streams}))
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (FOREIGN, names))
+
+
+def new_letters(db: sqlite3.Connection, rows: Sequence[letters.Row]) -> list[letters.Row]:
+    """Those that are not here yet: a record may have been handed on twice."""
+    times = [row[8] for row in rows]
+    known = set(
+        db.execute(
+            "SELECT sink, topic, sha256, received_us FROM dead_letters "
+            "WHERE received_us BETWEEN ? AND ?",
+            (min(times, default=0), max(times, default=0)),
+        )
+    )
+    return [row for row in rows if (row[0], row[4], row[7], row[8]) not in known]
+
+
+def foreign_streams(db: sqlite3.Connection) -> list[str]:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (FOREIGN,)).fetchone()
+    return [] if row is None else list(json.loads(row[0]))
+
+
+class Open:
+    """Which entries a sink that is as far as `resume` says has still to resolve."""
+
+    def __init__(self, resume: Resume) -> None:
+        self._position = resume.position
+        self._lanes = {
+            key: (lane.position, frozenset(lane.beyond)) for key, lane in resume.lanes.items()
+        }
+
+    def __contains__(self, entry: Entry) -> bool:
+        # A lane is a site, or the whole sink: the two kinds of order there are.
+        return (
+            entry.seq > self._position
+            and not self._resolved("", entry.seq)
+            and not self._resolved(entry.reading.site, entry.seq)
+        )
+
+    def _resolved(self, lane: str, seq: int) -> bool:
+        position, beyond = self._lanes.get(lane, (0, frozenset()))
+        return seq <= position or seq in beyond
+
+
+def known_ids(
+    db: sqlite3.Connection, after: int, last: int, count: int
+) -> list[tuple[int, int, bytes]]:
+    """The newest `count` of those after number `after` and up to `last`."""
+    rows = db.execute(
+        "SELECT seq, event_us, event_id FROM ids WHERE seq > ? AND seq <= ? "
+        "ORDER BY seq DESC LIMIT ?",
+        (after, last, count),
+    )
+    return rows.fetchall()[::-1]
+
+
+def letters_after(db: sqlite3.Connection, number: int, limit: int) -> list[letters.DeadLetter]:
+    """Letters that are nowhere else yet, from the one after `number` on."""
+    rows = db.execute(
+        f"{letters.SELECT} WHERE id > ? AND forwarded = 0 ORDER BY id LIMIT ?", (number, limit)
+    )
+    return [letters.DeadLetter(*row) for row in rows]
+
+
+def skip(db: sqlite3.Connection, pending: Mapping[str, Iterable[Entry]]) -> None:
+    """Per sink: count these as skipped."""
+    for sink, entries in pending.items():
+        sites = Counter(entry.reading.site for entry in entries)
+        db.executemany(
+            "INSERT INTO sink_ledger VALUES (?, ?, 0, 0, ?) ON CONFLICT (sink, site) "
+            "DO UPDATE SET skipped = skipped + excluded.skipped",
+            [(sink, site, count) for site, count in sites.items()],
+        )
+
+
+def forget(db: sqlite3.Connection, first: int, last: int) -> None:
+    """Let go of entries that are another journal's now. Their ids stay: sent again by the broker,
+    they are duplicates. An append that some of them were in is left to a look-up in the table."""
+    db.execute("DELETE FROM entries WHERE seq BETWEEN ? AND ?", (first, last))
+    for sink, stream, packed in db.execute("SELECT sink, stream, seqs FROM appends").fetchall():
+        seqs = store.unpacked(packed)
+        rest = [seq for seq in seqs if not first <= seq <= last]
+        if len(rest) < len(seqs):
+            db.execute(
+                "UPDATE appends SET stream = '', position = 0, seqs = ? WHERE sink = ?",
+                (store.packed(rest), sink),
+            )
+            _note_foreign(db, [stream] if stream else [])

@@ -1,0 +1,333 @@
+"""Instances killed between any two uses of the bucket: each reading has one owner, and one only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.clock import SystemClock
+from bridge.errors import Transient
+from bridge.handoff import Handoff, handoff, others, own
+from bridge.handoff.bucket import Bucket, Stored
+from bridge.handoff.own import Superseded
+from bridge.handoff.record import HEADS, Head
+from bridge.journal import Journal
+from bridge.journal.journal import Limits
+from bridge.reading import Rejection
+from tests.support.journals import settle_everything
+from tests.support.readings import reading
+from tests.support.storage import Storage, storage
+
+SINKS = {"pubsub": "topic", "bigquery": "table"}
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+class Mortal:
+    """A bucket whose user is killed at its call number `dies_at`, before or after it works."""
+
+    def __init__(self, bucket: Bucket, dies_at: int | None, applied: bool) -> None:
+        self._bucket = bucket
+        self._dies_at = dies_at
+        self._applied = applied
+        self.calls = 0
+
+    def get(self, path: str) -> Stored | None:
+        stored: Stored | None = self._step(lambda: self._bucket.get(path))
+        return stored
+
+    def put(self, path: str, data: bytes, generation: int | None = None) -> int:
+        return int(self._step(lambda: self._bucket.put(path, data, generation)))
+
+    def delete(self, path: str, generation: int | None = None) -> None:
+        self._step(lambda: self._bucket.delete(path, generation))
+
+    def names(self, prefix: str) -> list[str]:
+        return list(self._step(lambda: self._bucket.names(prefix)))
+
+    def _step(self, call: Callable[[], Any]) -> Any:
+        self.calls += 1
+        dies = self._dies_at == self.calls
+        if dies and not self._applied:
+            raise Killed
+        answer = call()
+        if dies:
+            raise Killed
+        return answer
+
+
+class Machine:
+    """One disk, and the process that runs on it just now."""
+
+    def __init__(self, bucket: Bucket, path: Path) -> None:
+        self.path = path
+        self._bucket = bucket
+
+    def start(self, dies_at: int | None = None, applied: bool = False) -> None:
+        self.journal = Journal(self.path, Limits(), SystemClock())
+        self.journal.open()
+        self.journal.activate(SINKS)
+        self.bucket = Mortal(self._bucket, dies_at, applied)
+        name = f"{self.path.stem}-{next(_NUMBERS)}"
+        bucket: Any = self.bucket
+        self.handoff = Handoff(bucket, self.journal, SINKS, name, SystemClock())
+
+    def take_up(self) -> None:
+        self.handoff.take_up(lambda: True)
+
+    def tick(self) -> None:
+        self.handoff._tick()
+
+    def end(self) -> None:
+        """As a kill leaves it."""
+        self.journal.close()
+
+    def open_values(self) -> list[float]:
+        """The readings that this machine has still to deliver, in order."""
+        entries, _ = self.journal.unresolved(self.journal.resolved_up_to, 10_000)
+        return [entry.reading.value for entry in entries]
+
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    with storage(tmp_path_factory.mktemp("storage")) as made:
+        yield made
+
+
+@pytest.fixture
+def bucket(server: Storage) -> Bucket:
+    for name in server.bucket.names(""):
+        server.bucket.delete(name)
+    return server.bucket
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "AGE_US", 0)
+    monkeypatch.setattr(own, "PART", 7)
+    monkeypatch.setattr(own, "READ", 5)
+    monkeypatch.setattr(others, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(others, "PRESENT_SECONDS", 0.0)
+    monkeypatch.setattr(handoff, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(handoff, "START_SECONDS", 2.0)
+    monkeypatch.setattr(handoff, "POLL_SECONDS", 0.0)
+
+
+def values(first: int, end: int) -> list[float]:
+    return [float(number) for number in range(first, end)]
+
+
+def take(machine: Machine, first: int, end: int) -> None:
+    machine.journal.append([reading(number) for number in range(first, end)], [])
+
+
+def all_settled(machine: Machine) -> None:
+    settle_everything(machine.journal, list(SINKS))
+
+
+def parts(bucket: Bucket) -> list[str]:
+    return bucket.names("parts/")
+
+
+def heads(bucket: Bucket) -> list[Head]:
+    found = [bucket.get(name) for name in bucket.names(HEADS)]
+    return [Head.model_validate_json(head.data) for head in found if head is not None]
+
+
+# --- the predecessor dies -------------------------------------------------------------------------
+
+
+def handing_in(machine: Machine) -> None:
+    """What the first machine does with its life."""
+    machine.take_up()
+    take(machine, 0, 10)
+    all_settled(machine)
+    take(machine, 10, 30)
+    machine.tick()
+    take(machine, 30, 40)
+    machine.tick()
+    machine.handoff.close()
+
+
+def calls_of(bucket: Bucket, path: Path, life: Callable[[Machine], None]) -> int:
+    machine = Machine(bucket, path)
+    machine.start()
+    life(machine)
+    machine.end()
+    return machine.bucket.calls
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_whenever_the_first_is_killed_both_together_have_each_reading_once(
+    bucket: Bucket, tmp_path: Path, applied: bool
+) -> None:
+    calls = calls_of(bucket, tmp_path / "measure.db", handing_in)
+    assert calls > 10
+    for dies_at in range(1, calls + 1):
+        for name in bucket.names(""):
+            bucket.delete(name)
+        first = Machine(bucket, tmp_path / f"first-{dies_at}.db")
+        first.start(dies_at, applied)
+        with pytest.raises(Killed):
+            handing_in(first)
+        there = [*first.open_values()]
+        first.end()
+        second = Machine(bucket, tmp_path / f"second-{dies_at}.db")
+        second.start()
+        second.take_up()
+        taken = second.open_values()
+        assert taken == there[: len(taken)]
+        second.end()
+        first.start()
+        first.take_up()
+        assert taken + first.open_values() == there
+        first.end()
+
+
+# --- the successor dies ---------------------------------------------------------------------------
+
+
+def left_behind(bucket: Bucket, path: Path) -> None:
+    """A record of 30 unsettled readings, a dead letter and some ids, closed."""
+    for name in bucket.names(""):
+        bucket.delete(name)
+    first = Machine(bucket, path)
+    first.start()
+    first.take_up()
+    take(first, 0, 10)
+    all_settled(first)
+    take(first, 10, 40)
+    refused = Rejection("field_missing", "no value", "MOR", "t", b"\x00\xff", 2, b"sha", 1)
+    first.journal.append([], [refused])
+    first.handoff.close()
+    first.end()
+
+
+def taking_over(machine: Machine) -> None:
+    machine.take_up()
+    machine.tick()
+    machine.tick()
+
+
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize("disk", ["kept", "lost"])
+def test_whenever_the_second_is_killed_whoever_goes_on_has_each_reading_once(
+    bucket: Bucket, tmp_path: Path, applied: bool, disk: str
+) -> None:
+    left_behind(bucket, tmp_path / "measured.db")
+    calls = calls_of(bucket, tmp_path / "measure.db", taking_over)
+    assert calls > 10
+    for dies_at in range(1, calls + 1):
+        left_behind(bucket, tmp_path / f"first-{dies_at}.db")
+        second = Machine(bucket, tmp_path / f"second-{dies_at}.db")
+        second.start(dies_at, applied)
+        with pytest.raises(Killed):
+            taking_over(second)
+        second.end()
+        last = second if disk == "kept" else Machine(bucket, tmp_path / f"third-{dies_at}.db")
+        last.start()
+        last.take_up()
+        assert last.open_values() == values(10, 40)
+        assert [letter.payload for letter in last.journal.letters_waiting(9)] == [b"\x00\xff"]
+        take(last, 5, 15)  # sent again by sensors that had no acknowledgement
+        assert last.open_values() == values(10, 40)
+        all_settled(last)
+        last.tick()
+        assert not [name for name in parts(bucket) if "readings" in name]
+        last.end()
+
+
+# --- two that live at the same time ---------------------------------------------------------------
+
+
+def test_one_that_is_alive_is_told_before_it_uses_another_stream(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    first, second = Machine(bucket, tmp_path / "first.db"), Machine(bucket, tmp_path / "second.db")
+    first.start()
+    first.take_up()
+    first.handoff.stream_created("stream-1")
+    take(first, 0, 10)
+    first.tick()
+    second.start()
+    second.take_up()
+    assert second.open_values() == values(0, 10)
+    assert second.journal.foreign_streams() == ["stream-1"]
+    with pytest.raises(Transient, match="another instance"):
+        first.handoff.stream_created("stream-2")
+    with pytest.raises(Superseded):
+        first.tick()
+    first.end()
+    second.end()
+
+
+def test_the_head_names_a_new_stream_before_it_is_used(bucket: Bucket, tmp_path: Path) -> None:
+    first = Machine(bucket, tmp_path / "first.db")
+    first.start()
+    first.take_up()
+    take(first, 0, 10)
+    first.tick()
+    first.handoff.stream_created("stream-2")
+    assert [head.streams for head in heads(bucket)] == [("stream-2",)]
+    first.end()
+
+
+def test_a_living_one_is_left_alone(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(others, "STALE_SECONDS", 60.0)
+    monkeypatch.setattr(handoff, "START_SECONDS", 0.2)
+    first, second = Machine(bucket, tmp_path / "first.db"), Machine(bucket, tmp_path / "second.db")
+    first.start()
+    first.take_up()
+    take(first, 0, 10)
+    first.tick()
+    second.start()
+    second.take_up()
+    assert second.open_values() == []
+    first.handoff.close()
+    second.tick()
+    assert second.open_values() == values(0, 10)
+    first.end()
+    second.end()
+
+
+def test_readings_for_another_destination_stay_where_they_are(
+    bucket: Bucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left_behind(bucket, tmp_path / "first.db")
+    second = Machine(bucket, tmp_path / "second.db")
+    second.start()
+    second.handoff = Handoff(
+        bucket, second.journal, {**SINKS, "bigquery": "another"}, "second", SystemClock()
+    )
+    second.take_up()
+    assert second.open_values() == []
+    assert "for another destination" in caplog.text
+    assert len(parts(bucket)) > 0
+    second.end()
+
+
+def test_a_damaged_or_missing_part_is_said_and_the_others_are_taken(
+    bucket: Bucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left_behind(bucket, tmp_path / "first.db")
+    one, two, *_ = [name for name in parts(bucket) if "readings" in name]
+    bucket.put(one, b"no such thing")
+    bucket.delete(two)
+    second = Machine(bucket, tmp_path / "second.db")
+    second.start()
+    second.take_up()
+    assert second.open_values() == values(30, 40)
+    assert "a part in the bucket is damaged" in caplog.text
+    assert "not in the bucket any more" in caplog.text
+    second.end()
