@@ -87,6 +87,10 @@ stop_others() {
     say "stopping ${old//$'\n'/ }"
     # shellcheck disable=SC2086 # names, one word each
     gcloud app versions stop $old --service="$SERVICE" --quiet
+    # What the old one had not settled lies in the bucket, and the new one looks there every minute. It
+    # has to have that before the sensors send it anything later: 30 s for the end, 65 s for the look.
+    say "waiting ${HANDOVER_SECONDS:-100} seconds for what it hands over"
+    sleep "${HANDOVER_SECONDS:-100}"
 }
 
 assert_alone() {

@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from ruamel.yaml import YAML
 
+from bridge.snapshot import HandoffState
 from tests.support import cloud_sdk
 from tests.unit.test_web_metrics import busy_daemon, scrape
 
@@ -33,7 +35,9 @@ def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_an_alert_uses_only_metrics_that_the_daemon_exports(name: str) -> None:
-    exported = {metric for metric, _ in scrape(busy_daemon())}
+    daemon = busy_daemon()
+    daemon.now = replace(daemon.now, handoff=HandoffState(12, 3.5, 2))
+    exported = {metric for metric, _ in scrape(daemon)}
     used = set(re.findall(r"\b(?:bridge|process)_\w+", RULES[name]["expr"]))
     assert used
     assert used <= exported
@@ -130,6 +134,7 @@ CASES = {
     ),
     "BridgeJournalFilling": Case("bridge_journal_seconds_until_full", "3000+0x480", "Inf+0x480"),
     "BridgeJournalDamaged": Case("bridge_journal_loss", "1+0x480", "0+0x480"),
+    "BridgeHandoffBehind": Case("bridge_handoff_unshipped_seconds", "0+1x480", "5+0x480"),
     "BridgeSessionLost": Case("bridge_mqtt_sessions_lost_total", ONE_MORE, STILL),
     "BridgeBrokerDropping": Case("bridge_broker_dropped_messages", ONE_MORE, STILL),
     "BridgeQos0Dropped": Case("bridge_qos0_dropped_total", ONE_MORE, STILL),

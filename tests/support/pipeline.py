@@ -132,6 +132,7 @@ class DryRun:
             "FAKE_GCLOUD_STATE": str(self._state["gcloud"]),
             "FAKE_CURL_STATE": str(self._state["curl"]),
             "SMOKE_SECONDS": "0",
+            "HANDOVER_SECONDS": "0",
         }
         result = subprocess.run(
             ["bash", "-eo", "pipefail", "-c", script],
