@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test run chaos soak backlog fuzz lint format lock clean machine
+.PHONY: help demo test run chaos soak backlog fuzz bench lint format lock clean machine
 
 # A Python of 3.11 or later. Found by itself unless given: make test PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -46,6 +46,13 @@ fuzz: $(READY) ## Search for a message that breaks the entrance: make fuzz MINUT
 	PYTHONPATH=build/fuzz $(BIN)/python -m chaos.fuzz \
 		-max_total_time=$$(( $(or $(MINUTES),10) * 60 )) -print_final_stats=1 build/corpus $(ARGS)
 
+# The charts' packages stay out of .venv: the figures are of what is installed without them.
+bench: $(READY) ## Measure the bridge, and draw charts: make bench ARGS="--quick"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade \
+		--target build/bench --requirement requirements-bench.txt
+	$(BIN)/python -m bench $(ARGS)
+	PYTHONPATH=build/bench $(BIN)/python -m bench.chart bench/results
+
 lint: $(READY) ## Check style and types.
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,13 +63,14 @@ format: $(READY) ## Put the code into the one form.
 	$(BIN)/ruff check --fix .
 
 # pip-tools stays out of .venv, where it would be a package without a hash.
-lock: $(READY) ## Pin requirements.in and requirements-dev.in anew, with hashes.
+lock: $(READY) ## Pin requirements*.in anew, with hashes.
 	@$(BIN)/python -m venv build/lock
 	build/lock/bin/pip install --quiet pip-tools==7.6.2
 	export CUSTOM_COMPILE_COMMAND="make lock"
 	build/lock/bin/pip-compile $(LOCK) --output-file requirements.txt requirements.in
 	build/lock/bin/pip-compile $(LOCK) --allow-unsafe \
 		--output-file requirements-dev.txt requirements-dev.in
+	build/lock/bin/pip-compile $(LOCK) --output-file requirements-bench.txt requirements-bench.in
 
 # Not data/: a journal in it may hold readings that have not reached Google Cloud.
 clean: ## Remove .venv and all caches.

@@ -122,15 +122,25 @@ def test_no_modules_of_the_bridge_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize(
     ("package", "unknown"),
     [
-        ("bridge", {"localgcp", "chaos", "tests"}),
-        ("localgcp", {"bridge", "chaos", "tests"}),
-        ("chaos", {"localgcp", "tests"}),  # the services are a process to it
+        ("bridge", {"localgcp", "chaos", "bench", "tests"}),
+        ("localgcp", {"bridge", "chaos", "bench", "tests"}),
+        ("chaos", {"localgcp", "bench", "tests"}),  # the services are a process to it
+        ("bench", {"localgcp", "tests"}),  # to it, too
     ],
 )
 def test_a_package_does_not_know_those_that_try_it_out(package: str, unknown: set[str]) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         tops = {module.split(".")[0] for module in imports(path)}
         assert not tops & unknown, name(path)
+
+
+def test_only_the_charts_need_the_charts_packages() -> None:
+    found = {
+        name(path)
+        for path in sorted((ROOT / "bench").rglob("*.py"))
+        if any(module.split(".")[0] == "matplotlib" for module in imports(path))
+    }
+    assert found == {"bench/chart.py"}
 
 
 def test_the_wiring_of_local_imports_no_google_module() -> None:
