@@ -15,7 +15,7 @@ from bench.measures import ALL
 from bench.report import DOCUMENT, PAGE
 from bench.scale import TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # A backlog of nothing cost nothing.
 MAY_BE_MISSING = {("growth", "cpu_us_per_reading", 0)}
