@@ -12,6 +12,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHARTS := build/bench/.ready
 # In one line: make takes a dash at the beginning of a line of a recipe for one of its own.
 LOCK := --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host
@@ -46,11 +47,8 @@ fuzz: $(READY) ## Search for a message that breaks the entrance: make fuzz MINUT
 	PYTHONPATH=build/fuzz $(BIN)/python -m chaos.fuzz \
 		-max_total_time=$$(( $(or $(MINUTES),10) * 60 )) -print_final_stats=1 build/corpus $(ARGS)
 
-# The charts' packages stay out of .venv: the figures are of what is installed without them.
-bench: $(READY) ## Measure the bridge, and draw charts: make bench ARGS="--quick"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade \
-		--target build/bench --requirement requirements-bench.txt
-	$(BIN)/python -m bench $(ARGS)
+bench: $(READY) $(CHARTS) ## Measure the bridge, and draw charts: make bench ARGS="--quick"
+	@$(BIN)/python -m bench $(ARGS)
 	PYTHONPATH=build/bench $(BIN)/python -m bench.chart bench/results
 
 lint: $(READY) ## Check style and types.
@@ -95,6 +93,13 @@ $(READY): requirements-dev.txt | machine
 	echo "Installing the pinned packages into $(VENV) …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		--requirement requirements-dev.txt
+	touch $@
+
+# Out of .venv: what is measured is what is installed without them.
+$(CHARTS): requirements-bench.txt | $(READY)
+	@echo "Installing what draws charts into $(@D) …"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade \
+		--target $(@D) --requirement requirements-bench.txt
 	touch $@
 
 # What only the system can provide. Says nothing where nothing is missing.
