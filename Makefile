@@ -6,13 +6,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test run chaos soak backlog fuzz image image-test lint format lock clean machine
+.PHONY: help demo test run chaos soak backlog fuzz image image-test bench lint format lock clean machine
 
 # A Python of 3.11 or later. Found by itself unless given: make test PYTHON=/opt/python/bin/python3
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHARTS := build/bench/.ready
 # In one line: make takes a dash at the beginning of a line of a recipe for one of its own.
 LOCK := --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host
@@ -63,6 +64,10 @@ image: ## Build the container's image, and that of the local Google services.
 image-test: $(READY) ## Run the image as it is meant to be run, and break it.
 	@$(BIN)/python -m pytest tests/image
 
+bench: $(READY) $(CHARTS) ## Measure the bridge, and draw charts: make bench ARGS="--quick"
+	@$(BIN)/python -m bench $(ARGS)
+	PYTHONPATH=build/bench $(BIN)/python -m bench.chart bench/results
+
 lint: $(READY) ## Check style and types.
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,13 +78,14 @@ format: $(READY) ## Put the code into the one form.
 	$(BIN)/ruff check --fix .
 
 # pip-tools stays out of .venv, where it would be a package without a hash.
-lock: $(READY) ## Pin requirements.in and requirements-dev.in anew, with hashes.
+lock: $(READY) ## Pin requirements*.in anew, with hashes.
 	@$(BIN)/python -m venv build/lock
 	build/lock/bin/pip install --quiet pip-tools==7.6.2
 	export CUSTOM_COMPILE_COMMAND="make lock"
 	build/lock/bin/pip-compile $(LOCK) --output-file requirements.txt requirements.in
 	build/lock/bin/pip-compile $(LOCK) --allow-unsafe \
 		--output-file requirements-dev.txt requirements-dev.in
+	build/lock/bin/pip-compile $(LOCK) --output-file requirements-bench.txt requirements-bench.in
 
 # Not data/: a journal in it may hold readings that have not reached Google Cloud.
 clean: ## Remove .venv and all caches.
@@ -104,6 +110,13 @@ $(READY): requirements-dev.txt | machine
 	echo "Installing the pinned packages into $(VENV) …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		--requirement requirements-dev.txt
+	touch $@
+
+# Out of .venv: what is measured is what is installed without them.
+$(CHARTS): requirements-bench.txt | $(READY)
+	@echo "Installing what draws charts into $(@D) …"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade \
+		--target $(@D) --requirement requirements-bench.txt
 	touch $@
 
 # What only the system can provide. Says nothing where nothing is missing.

@@ -28,10 +28,12 @@ class ControlFailed(RuntimeError):
 
 
 class Services:
-    """Pub/Sub and BigQuery, kept in `directory`, on the same ports in all their lives."""
+    """Pub/Sub and BigQuery, on the same ports in all their lives. What they hold is kept in
+    `directory`, and survives a kill, unless `in_memory` is set."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, in_memory: bool = False) -> None:
         self._directory = directory
+        self._keep = [] if in_memory else ["--data-dir", str(directory)]
         self._ports = dict.fromkeys(PORTS, "0")
         self._program: Program | None = None
         self._control = ""
@@ -40,7 +42,7 @@ class Services:
     def start(self) -> None:
         """Blocks until they listen."""
         options = [word for name, port in self._ports.items() for word in (f"--{name}-port", port)]
-        command = [sys.executable, "-m", "localgcp", *options, "--data-dir", str(self._directory)]
+        command = [sys.executable, "-m", "localgcp", *options, *self._keep]
         output = self._directory / "services.out"
         output.unlink(missing_ok=True)
         self._program = Program("services", command, self._directory, None, ROOT)
@@ -49,6 +51,13 @@ class Services:
         self.environment = announced["environment"]
         addresses = (*self.environment.values(), self._control)
         self._ports = dict(zip(PORTS, map(_port, addresses), strict=True))
+
+    @property
+    def pid(self) -> int:
+        """Of the process of the latest start."""
+        if self._program is None:
+            raise RuntimeError("the services were never started")
+        return self._program.pid
 
     def kill(self) -> None:
         """SIGKILL. Nothing happens where they do not run."""
@@ -97,6 +106,14 @@ class Services:
     def count(self, path: str) -> int:
         """How many messages or rows there are, by `topic_path` or `table_path`."""
         return int(json.loads(self._request("GET", f"{path}/count"))["count"])
+
+    def arrivals(self, settings: Settings) -> list[tuple[int, int]]:
+        """For each write to the table since the start: how many rows it brought, and when
+        (microseconds since 1970)."""
+        return [
+            (count, us)
+            for count, us in json.loads(self._request("GET", f"{table_path(settings)}/arrivals"))
+        ]
 
     def _lines(self, path: str) -> Iterator[dict[str, Any]]:
         with urllib.request.urlopen(self._control + path, timeout=600) as answer:

@@ -10,6 +10,7 @@
 
     GET    /bigquery/PROJECT/DATASET/TABLE/count
     GET    /bigquery/PROJECT/DATASET/TABLE?after=N           JSON lines, without the first N rows
+    GET    /bigquery/PROJECT/DATASET/TABLE/arrivals          when they came: [[rows, µs], …]
     POST   /bigquery/PROJECT/DATASET/TABLE/refuse, /accept-all, /hide
     POST   /streams/forget, /streams/finalize
 
@@ -140,6 +141,7 @@ def _message(published: Published) -> dict[str, Any]:
     document = {
         "message_id": published.message_id,
         "ordering_key": published.ordering_key,
+        "publish_us": published.publish_us,
         "event_id": published.attributes.get("event_id"),
         "attributes": published.attributes,
     }
@@ -172,6 +174,11 @@ def _add_tables(app: Flask, tables: Tables) -> None:
             return _answer({})
 
         app.add_url_rule(root + path, path, view, methods=["POST"])
+
+    @app.get(root + "/arrivals")
+    def arrivals(project: str, dataset: str, table: str) -> Response:
+        """When the rows came: a pair for each write since the start."""
+        return _answer(tables.arrivals(project, dataset, table))
 
     on_table("/refuse", tables.refuse)
     on_table("/accept-all", tables.accept_all)

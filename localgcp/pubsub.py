@@ -41,12 +41,13 @@ _PublishRequest, _PublishResponse = PublishRequest.pb(), PublishResponse.pb()
 
 
 class Published(NamedTuple):
-    """One message as it was published."""
+    """One message as it was published. publish_us: when it came, microseconds since 1970."""
 
     message_id: str
     data: bytes
     attributes: dict[str, str]
     ordering_key: str
+    publish_us: int
 
 
 class PubSubServer:
@@ -145,5 +146,9 @@ def _published(kept: list[bytes], after: int) -> Iterator[Published]:
     for index in range(after, len(kept)):
         message = _Message.FromString(kept[index])
         yield Published(
-            message.message_id, message.data, dict(message.attributes), message.ordering_key
+            message.message_id,
+            message.data,
+            dict(message.attributes),
+            message.ordering_key,
+            message.publish_time.ToMicroseconds(),
         )

@@ -53,7 +53,8 @@ class QueryError(Exception):
 
 @dataclass
 class Table:
-    """One table. `rows`: the name of its SQLite table."""
+    """One table. rows: the name of its SQLite table. arrivals: for each write since the start, how
+    many rows it brought, and when they were in (microseconds since 1970)."""
 
     id: str
     resource: dict[str, Any]
@@ -62,6 +63,7 @@ class Table:
     refused: list[tuple[str, Any]] = field(default_factory=list)
     hidden_until: float = 0.0
     insert_ids: dict[str, float] = field(default_factory=dict)
+    arrivals: list[tuple[int, int]] = field(default_factory=list)
 
     def require_taken(self, stored: tuple[Any, ...]) -> None:
         """Raises Misfit for a row, in stored form, that `Tables.refuse` spoke of."""
@@ -210,6 +212,7 @@ class Tables:
         """Rows as tuples in the order of the table's fields. On disk when it returns."""
         with self._writing() as db:
             self._insert(db, table, rows)
+        table.arrivals.append((len(rows), time.time_ns() // 1000))
 
     @staticmethod
     def _insert(db: sqlite3.Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -236,6 +239,11 @@ class Tables:
         found = self.table(f"{project}.{dataset}.{table}")
         with self.lock:
             return int(self._db.execute(f"SELECT count(*) FROM {found.rows}").fetchone()[0])
+
+    def arrivals(self, project: str, dataset: str, table: str) -> list[tuple[int, int]]:
+        """When the rows came: see `Table.arrivals`."""
+        with self.lock:
+            return list(self.table(f"{project}.{dataset}.{table}").arrivals)
 
     def select(self, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Run SQLite's SQL over the row tables, with `SqlFunctions`. Raises QueryError."""
@@ -292,7 +300,8 @@ class Tables:
             end = self.require_end(stream, offset)
             self._insert(db, table, rows)
             db.execute("UPDATE _streams SET rows = rows + ? WHERE name = ?", (len(rows), stream))
-            return end
+        table.arrivals.append((len(rows), time.time_ns() // 1000))
+        return end
 
     def finalize(self, name: str) -> int:
         """No more appends; answers the number of rows. Idempotent. Raises NotFound."""

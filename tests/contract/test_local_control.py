@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -108,10 +109,12 @@ def test_published_messages_are_counted_and_read_back(control: Control) -> None:
     assert control.json("GET", f"{path}/count") == {"count": 0}
     assert control.lines(path) == []
     message = {"data": b'{"a": 1}', "attributes": {"event_id": "e1"}, "ordering_key": "MOR"}
+    before = time.time_ns() // 1000
     (id_,) = control.pubsub.call("publish", topic=topic, messages=[message]).message_ids
     control.pubsub.call("publish", topic=topic, messages=[{"data": b"\xff"}, {"data": b"c"}])
     assert control.json("GET", f"{path}/count") == {"count": 3}
     lines = control.lines(path)
+    assert before <= lines[0].pop("publish_us") <= time.time_ns() // 1000
     assert lines[0] == {
         "message_id": id_,
         "ordering_key": "MOR",
@@ -137,6 +140,27 @@ def test_an_unknown_topic_is_not_found(control: Control, path: str) -> None:
     status, words = control.error("GET", path)
     assert status == 404
     assert "projects/plant-project/topics/none" in words
+
+
+def test_each_write_to_a_table_is_noted_with_its_time() -> None:
+    path = "/bigquery/plant-project/plant/readings/arrivals"
+    with LocalServices() as services:
+        control = Control(services)
+        services.tables.create_dataset("plant-project.plant", {})
+        column = {"name": "site_code", "type": "STRING", "mode": "REQUIRED"}
+        resource = {"schema": {"fields": [column]}}
+        services.tables.create_table("plant-project.plant.readings", resource)
+        table = services.tables.table("plant-project.plant.readings")
+        assert control.json("GET", path) == []
+        before = time.time_ns() // 1000
+        services.tables.append(table, [("MOR",), ("BAG",)])
+        stream = services.tables.create_stream(table.id)
+        services.tables.append_at(stream, table, 0, [("SIE",)])
+        (rows, first), (row, second) = control.json("GET", path)
+        assert (rows, row) == (2, 1)
+        assert before <= first <= second <= time.time_ns() // 1000
+        assert control.ask("GET", path.replace("readings", "none"))[0] == 404
+        control.pubsub.close()
 
 
 def test_wrong_fields_for_a_table_are_refused_in_words(control: Control) -> None:

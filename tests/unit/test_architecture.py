@@ -126,10 +126,12 @@ def test_no_modules_of_the_bridge_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize(
     ("package", "unknown"),
     [
-        ("bridge", {"container", "localgcp", "chaos", "tests"}),
-        ("container", {"localgcp", "chaos", "tests"}),
-        ("localgcp", {"bridge", "container", "chaos", "tests"}),
-        ("chaos", {"container", "localgcp", "tests"}),  # the services are a process to it
+        ("bridge", {"container", "localgcp", "chaos", "bench", "tests"}),
+        ("container", {"localgcp", "chaos", "bench", "tests"}),
+        ("localgcp", {"bridge", "container", "chaos", "bench", "tests"}),
+        # The services are a process to these.
+        ("chaos", {"container", "localgcp", "bench", "tests"}),
+        ("bench", {"container", "localgcp", "tests"}),
     ],
 )
 def test_a_package_does_not_know_those_that_try_it_out(package: str, unknown: set[str]) -> None:
@@ -144,6 +146,15 @@ def test_the_container_knows_only_what_the_bridge_is_configured_with() -> None:
         for module in imports(path):
             parts = module.split(".")
             assert parts[0] != "bridge" or len(parts) == 1 or parts[1] in known, name(path)
+
+
+def test_only_the_charts_need_the_charts_packages() -> None:
+    found = {
+        name(path)
+        for path in sorted((ROOT / "bench").rglob("*.py"))
+        if any(module.split(".")[0] == "matplotlib" for module in imports(path))
+    }
+    assert found == {"bench/chart.py"}
 
 
 def test_the_wiring_of_local_imports_no_google_module() -> None:

@@ -1,0 +1,16 @@
+"""The parts of the benchmark, in the order in which they run."""
+
+from __future__ import annotations
+
+from bench.measures import capacity, growth, latency, outage, starting, throughput, weight
+from bench.section import Measure
+
+ALL: dict[str, Measure] = {
+    "capacity": capacity.measure,
+    "throughput": throughput.measure,
+    "latency": latency.measure,
+    "start": starting.measure,
+    "outage": outage.measure,
+    "growth": growth.measure,
+    "weight": weight.measure,
+}
