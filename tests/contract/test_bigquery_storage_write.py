@@ -463,7 +463,7 @@ def test_a_type_changed_behind_the_writers_back_is_refused(
     bigquery_table: Any, appends: Appends, bigquery_inside: Inside
 ) -> None:
     appends.append([proto_row("a")])
-    columns = [column.to_api_repr() for column in COLUMNS]
+    columns = [dict(column.to_api_repr()) for column in COLUMNS]
     columns[2]["type"] = "STRING"
     id_ = f"{PROJECT}.{bigquery_table.dataset_id}.{bigquery_table.table_id}"
     bigquery_inside.tables.set_schema(id_, {"fields": columns})

@@ -166,7 +166,8 @@ def test_the_password_may_be_a_version_in_secret_manager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = "projects/plant/secrets/mqtt/versions/3"
-    monkeypatch.setattr(secrets, "fetch", {version: "good"}.__getitem__)
+    held = {("MQTT_PASSWORD_SECRET", version): "good"}
+    monkeypatch.setattr(secrets, "fetch", lambda *asked: held[asked])
     with Mosquitto(protected(tmp_path)) as broker:
         variables = {"MQTT_USERNAME": "sensor", "MQTT_PASSWORD_SECRET": version}
         result = simulate(broker.port, "--count=1", **variables)

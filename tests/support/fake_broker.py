@@ -213,7 +213,7 @@ class FakeBroker:
         for connection in self.connections:
             connection.close()
 
-    def next(self, seconds: float = 10) -> Connection:
+    def next(self, seconds: float = 30) -> Connection:
         """The oldest connection that was not given out yet, once its CONNECT is there."""
         eventually(lambda: len(self.connections) > self._given, "a client connects", seconds)
         self._given += 1
