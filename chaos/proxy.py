@@ -48,6 +48,10 @@ class Proxy:
         self._listener.close()
         self.cut()
 
+    def lead_to(self, target: int) -> None:
+        """New connections go to this port from now on."""
+        self._target = target
+
     def cut(self) -> None:
         """Reset every connection there is."""
         with self._lock:
