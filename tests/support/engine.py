@@ -3,7 +3,8 @@
 CONTAINER_ENGINE    the command, such as `podman --runtime runc`; else podman or docker
 CONTAINER_OPTIONS   further options of every `run`, such as `--ulimit nofile=4096:4096`
 CONTAINER_NETWORK   one that can publish ports, where the engine's own default cannot
-IMAGE               the image's name; fcts-bridge, and fcts-localservices beside it
+IMAGE               the image's name, whatever revision it is of; else fcts-bridge of this one.
+                    fcts-localservices is used beside it
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("IMAGE", "fcts-bridge")
 LOCAL_SERVICES = "fcts-localservices"
 OPTIONS = shlex.split(os.environ.get("CONTAINER_OPTIONS", ""))
@@ -37,10 +40,24 @@ def engine() -> tuple[str, ...]:
 
 
 def require_images() -> None:
-    """Skips the test where an image was not built."""
+    """Skips the test where the images of this very revision are not built, or cannot be run."""
     for image in (IMAGE, LOCAL_SERVICES):
         if not _works((*engine(), "image", "inspect", image)):
             pytest.skip(f"the image {image} is not built: make image")
+    labels = inspect(IMAGE).get("Labels") or {}
+    built, here = labels.get("org.opencontainers.image.revision"), _revision()
+    if "IMAGE" not in os.environ and built != here:
+        pytest.skip(f"the image is of revision {built}, and this is {here}: make image")
+    tried = call("run", "--rm", *OPTIONS, IMAGE, "true")
+    if tried.returncode:
+        pytest.skip(f"this machine's engine cannot run a container: {tried.stderr.strip()}")
+
+
+def _revision() -> str:
+    done = subprocess.run(
+        ("git", "rev-parse", "HEAD"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
 
 
 def _works(command: Sequence[str]) -> bool:
