@@ -29,6 +29,7 @@ from bridge.clock import Clock
 from bridge.errors import ConfigurationError, JournalDamaged, JournalError
 from bridge.intake import Intake
 from bridge.link import Barrier, Link, Received
+from bridge.mqtt_client import BatchClient
 from bridge.policy import RetryPolicy
 from bridge.reading import Message
 from bridge.settings import Settings
@@ -48,7 +49,7 @@ POLL_SECONDS = 0.2
 MOVING_SECONDS = 8.0
 # The other side will say no more. Linux alone has the first of these.
 HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
-DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
+DROPPED_TOPIC = b"$SYS/broker/publish/messages/dropped"
 # Never subscribed to: the broker's answer to leaving it says that it has read what came before.
 BARRIER_TOPIC = "fcts-bridge/barrier"
 UNSUPPORTED_VERSION = 132
@@ -223,7 +224,7 @@ class Subscriber:
             if self._link.batch_is_full and not self._held_up:
                 break
             before = self._link.arrived
-            if self._client.loop_read() != mqtt.MQTT_ERR_SUCCESS or self._link.arrived == before:
+            if self._client.receive() != mqtt.MQTT_ERR_SUCCESS or self._link.arrived == before:
                 break
 
     def _ready(self, socket: Any, timeout: float) -> bool:
@@ -283,9 +284,13 @@ class Subscriber:
         choked = self._link.all_left
         self._link.taken(batch, left, self._clock.monotonic())
         if acknowledge:
-            for index, received in enumerate(batch):
-                if received.mid and index not in left:
-                    self._client.ack(received.mid, 1)
+            self._client.acknowledge(
+                [
+                    received.mid
+                    for index, received in enumerate(batch)
+                    if received.mid and index not in left
+                ]
+            )
         if self._link.all_left and not choked:
             log.error(
                 "refused messages without room take up all that the broker may send: nothing "
@@ -426,9 +431,9 @@ class Subscriber:
         if self._version == mqtt.MQTTv5:
             options = SubscribeOptions(qos=1, retainAsPublished=False, retainHandling=2)
             counters = SubscribeOptions(qos=0, retainHandling=0)
-            self._client.subscribe([(topic, options), (DROPPED_TOPIC, counters)])
+            self._client.subscribe([(topic, options), (DROPPED_TOPIC.decode(), counters)])
         else:
-            self._client.subscribe([(topic, 1), (DROPPED_TOPIC, 0)])
+            self._client.subscribe([(topic, 1), (DROPPED_TOPIC.decode(), 0)])
 
     def _on_subscribe(self, _c: Any, _u: Any, _mid: int, codes: Any, _p: Any) -> None:
         granted = codes[0]
@@ -447,16 +452,18 @@ class Subscriber:
             extra={"fields": {"topic": self._filter, "mqtt": self._version_name()}},
         )
 
-    def _on_message(self, _c: Any, _u: Any, message: Any) -> None:
-        topic = _topic(message)
+    def _on_publish(
+        self, topic: bytes, payload: bytes, _qos: int, mid: int, retained: bool
+    ) -> None:
         if topic == DROPPED_TOPIC:
-            self._on_counter(message.payload)
+            self._on_counter(payload)
             return
-        mid = message.mid if message.qos else 0
-        content = Message(topic, message.payload, self._clock.now_us())
-        received = Received(content, mid, bool(message.retain))
+        # Whatever the broker let pass: bytes that are no UTF-8 become lone surrogates, which no
+        # name may have.
+        name = topic.decode("utf-8", "surrogateescape")
+        received = Received(Message(name, payload, self._clock.now_us()), mid, retained)
         self._link.arrive(received)
-        self.retained_ignored += received.retained
+        self.retained_ignored += retained
         if mid or not self._held_up:
             self._link.hold(received, self._clock.monotonic())
         else:
@@ -548,10 +555,10 @@ class Subscriber:
     def _version_name(self) -> str:
         return "5" if self._version == mqtt.MQTTv5 else "3.1.1"
 
-    def _make_client(self) -> mqtt.Client:
+    def _make_client(self) -> BatchClient:
         settings = self._settings
         clean = None if self._version == mqtt.MQTTv5 else False
-        client = mqtt.Client(
+        client = BatchClient(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
             protocol=self._version,
@@ -565,7 +572,7 @@ class Subscriber:
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
-        client.on_message = self._on_message
+        client.on_publish_received = self._on_publish
         # With this set, paho leaves writing to the loop: acknowledgements go out together.
         client.on_socket_register_write = lambda *_: None
         if settings.mqtt_username is not None:
@@ -578,15 +585,6 @@ class Subscriber:
 def _filter(settings: Settings) -> str:
     group = settings.mqtt_shared_group
     return f"$share/{group}/{settings.mqtt_topic}" if group else settings.mqtt_topic
-
-
-def _topic(message: Any) -> str:
-    """As text, whatever the broker let pass: bytes that are no UTF-8 become lone surrogates, which
-    no name may have."""
-    try:
-        return str(message.topic)
-    except UnicodeDecodeError as error:
-        return bytes(error.object).decode("utf-8", "surrogateescape")
 
 
 def _set_tls(client: mqtt.Client, settings: Settings) -> None:

@@ -15,7 +15,12 @@ MODULES = sorted((ROOT / "bridge").rglob("*.py"))
 
 # Each SDK, and the files that may import it.
 SDKS = {
-    "paho": {"bridge/subscriber.py", "bridge/cli/publishing.py", "bridge/cli/probe.py"},
+    "paho": {
+        "bridge/mqtt_client.py",
+        "bridge/subscriber.py",
+        "bridge/cli/publishing.py",
+        "bridge/cli/probe.py",
+    },
     "google.pubsub_v1": {
         "bridge/sinks/connect.py",
         "bridge/sinks/pubsub.py",
@@ -51,7 +56,7 @@ LAYERS = [
     {"errors", "clock", "times", "snapshot", "histogram", "parsing"},
     {"environment", "reading", "log_output", "watch"},
     {"settings"},
-    {"logs", "policy", "secrets", "journal", "link", "announcement"},
+    {"logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
     {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
     {"loading", "subscriber"},
     {"delivery", "web"},
