@@ -7,7 +7,7 @@ of its own to disagree with the delivery's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,6 +15,7 @@ import grpc
 import orjson
 from google.pubsub_v1 import PublishRequest, PublishResponse, PubsubMessage
 
+from bridge.clock import Clock
 from bridge.errors import Transient
 from bridge.journal.letters import DeadLetter
 from bridge.policy import BatchPolicy
@@ -23,11 +24,13 @@ from bridge.settings import Settings
 from bridge.sinks import connect
 from bridge.sinks.base import Outcome
 from bridge.sinks.codes import sink_error
+from bridge.sinks.key_limit import KeyLimit
 from bridge.sinks.letter_json import letter_json
 from bridge.times import iso_us
 
-# Quotas of a publish request: 1,000 messages, 10 MB. (cloud.google.com/pubsub/quotas)
-POLICY = BatchPolicy(max_entries=1_000, max_bytes=9_000_000)
+# Quotas of a publish request: 1,000 messages, 10 MB. (cloud.google.com/pubsub/quotas) The bytes are
+# bounded by what an ordering key may take in a second or two.
+POLICY = BatchPolicy(max_entries=1_000, max_bytes=2_000_000)
 DEADLINE_SECONDS = 10.0
 
 _Request, _Response, _Message = PublishRequest.pb(), PublishResponse.pb(), PubsubMessage.pb()
@@ -48,23 +51,26 @@ class Publisher:
         self._client = connect.publisher(settings)
         self._call = self._client.transport.grpc_channel.unary_unary(
             "/google.pubsub.v1.Publisher/Publish",
-            request_serializer=_Request.SerializeToString,
+            request_serializer=None,  # bytes already: their number counts
             response_deserializer=_Response.FromString,
         )
         self._metadata = (("x-goog-request-params", f"topic={self.topic}"),)
 
-    def publish(self, messages: list[Any], done: Future[int]) -> None:
-        """Begin one request; `done` ends with the number of messages, or with a SinkError."""
+    def publish(self, messages: list[Any], done: Future[int]) -> int:
+        """Begin one request; `done` ends with the number of messages, or with a SinkError.
+        Answers how many bytes it has."""
+        request: bytes = _Request(topic=self.topic, messages=messages).SerializeToString()
         try:
             call = self._call.future(
-                _Request(topic=self.topic, messages=messages),
+                request,
                 timeout=self._deadline_seconds,
                 metadata=self._metadata,
             )
         except ValueError:  # the channel's word for being closed
             done.set_exception(_closed())
-            return
+            return 0
         call.add_done_callback(lambda answer: self._answered(answer, len(messages), done))
+        return len(request)
 
     def _answered(self, answer: Any, count: int, done: Future[int]) -> None:
         try:
@@ -92,9 +98,12 @@ class PubSubSink:
     policy = POLICY
     ordered_copies = True
 
-    def __init__(self, settings: Settings, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
         self._settings = settings
         self._deadline_seconds = deadline_seconds
+        self._limit = KeyLimit(clock)
         self._publisher: Publisher | None = None
 
     def open(self) -> None:
@@ -112,8 +121,15 @@ class PubSubSink:
         outcome: Future[Outcome] = Future()
         published: Future[int] = Future()
         published.add_done_callback(lambda done: _pass_on(done, batch, outcome))
-        self._publisher.publish([_message(entry.reading) for entry in batch], published)
+        size = self._publisher.publish([_message(entry.reading) for entry in batch], published)
+        self._limit.spend(batch[0].reading.site, size)
         return outcome
+
+    def ready_in(self, lane: str) -> float:
+        return self._limit.ready_in(lane)
+
+    def usage(self) -> Mapping[str, float]:
+        return self._limit.usage()
 
     def close(self) -> None:
         if self._publisher is not None:
