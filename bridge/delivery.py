@@ -43,9 +43,11 @@ log = logging.getLogger(__name__)
 
 SLOW_SECONDS = 1.0  # a write open for longer no longer holds the others up
 IDLE_SECONDS = 1.0
-ROUND_SECONDS = 0.010
+ROUND_SECONDS = 0.015  # between the beginnings of two rounds, at least
 WRITE_SECONDS = 0.001  # and so much for each write that the first of them began
 WRITES_A_ROUND = 100
+CROWDED = 2.0  # so many times as much where still more lanes wait: they fill up meanwhile
+LOADS_A_ROUND = 5
 AT_ONCE_SECONDS = 0.2  # within which all lanes come back when one of them works again
 JOURNAL_RETRY_SECONDS = 1.0
 LAST_ANSWERS_SECONDS = 3.0
@@ -75,7 +77,7 @@ class Delivery:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._unsaved: list[Settlement] = []
-        self._begun = 0  # writes in the latest round
+        self._pause = 0.0  # that the writes of the latest round ask for, in seconds
         self.retries: Counter[str] = Counter()
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.latencies = Histogram(LATENCY_BOUNDS)
@@ -111,17 +113,14 @@ class Delivery:
         self._loader.take_over(self._undecided())
         while not self._stop.is_set():
             began = self._clock.monotonic()
-            wait = self._round()
-            if wait > 0:
-                self._wake.wait(wait)
-                self._gather(began)
-                self._wake.clear()
+            self._wake.wait(self._round())
+            self._gather(began)
+            self._wake.clear()
         self._finish()
 
     def _gather(self, began: float) -> None:
         """Let more come together for the next round, if the last one has only just begun."""
-        distance = max(ROUND_SECONDS, WRITE_SECONDS * self._begun)
-        left = began + distance - self._clock.monotonic()
+        left = began + max(ROUND_SECONDS, self._pause) - self._clock.monotonic()
         if left > 0:
             self._stop.wait(left)
 
@@ -160,7 +159,7 @@ class Delivery:
         self._take_answers()
         try:
             self._save()
-            more = self._loader.load()
+            more = self._load()
         except JournalDamaged:
             raise
         except JournalError as error:
@@ -173,6 +172,10 @@ class Delivery:
         wait = self._dispatch_all()
         self._sum_up()
         return 0.0 if more else wait
+
+    def _load(self) -> bool:
+        """Fill the lanes; answers whether there is more to be had at once."""
+        return all(self._loader.load() for _ in range(LOADS_A_ROUND))
 
     def _dispatch_all(self) -> float:
         now = self._clock.monotonic()
@@ -192,13 +195,12 @@ class Delivery:
                     ready.append(lane)
                 else:
                     wait = min(wait, due_in)
-        if len(ready) > WRITES_A_ROUND:
+        if crowded := len(ready) > WRITES_A_ROUND:
             ready = heapq.nsmallest(WRITES_A_ROUND, ready, key=lambda lane: lane.next_seq)
-            wait = 0.001
         for lane in ready:
             self._begin(lane, now)
-        self._begun = len(ready)
-        return wait
+        self._pause = WRITE_SECONDS * len(ready) * (CROWDED if crowded else 1.0)
+        return 0.0 if crowded else wait
 
     def _begin(self, lane: Lane, now: float) -> None:
         batch = lane.next_batch(self.sink.policy)
