@@ -7,7 +7,7 @@ of its own to disagree with the delivery's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,7 +16,7 @@ import orjson
 from google.pubsub_v1 import PublishRequest, PublishResponse, PubsubMessage
 
 from bridge.clock import Clock
-from bridge.errors import Transient
+from bridge.errors import SinkError, Transient
 from bridge.journal.letters import DeadLetter
 from bridge.policy import BatchPolicy
 from bridge.reading import Entry, Reading
@@ -32,6 +32,8 @@ from bridge.times import iso_us
 # bounded by what an ordering key may take in a second or two.
 POLICY = BatchPolicy(max_entries=1_000, max_bytes=2_000_000)
 DEADLINE_SECONDS = 10.0
+
+Done = Callable[[SinkError | None], None]
 
 _Request, _Response, _Message = PublishRequest.pb(), PublishResponse.pb(), PubsubMessage.pb()
 
@@ -56,9 +58,9 @@ class Publisher:
         )
         self._metadata = (("x-goog-request-params", f"topic={self.topic}"),)
 
-    def publish(self, messages: list[Any], done: Future[int]) -> int:
-        """Begin one request; `done` ends with the number of messages, or with a SinkError.
-        Answers how many bytes it has."""
+    def publish(self, messages: list[Any], done: Done) -> int:
+        """Begin one request. `done` is called once, in any thread, with what went wrong or None.
+        Answers how many bytes the request has."""
         request: bytes = _Request(topic=self.topic, messages=messages).SerializeToString()
         try:
             call = self._call.future(
@@ -67,24 +69,21 @@ class Publisher:
                 metadata=self._metadata,
             )
         except ValueError:  # the channel's word for being closed
-            done.set_exception(_closed())
+            done(_closed())
             return 0
-        call.add_done_callback(lambda answer: self._answered(answer, len(messages), done))
+        call.add_done_callback(lambda answer: done(self._problem(answer, len(messages))))
         return len(request)
 
-    def _answered(self, answer: Any, count: int, done: Future[int]) -> None:
+    def _problem(self, answer: Any, count: int) -> SinkError | None:
         try:
             ids = answer.result().message_ids
         except grpc.RpcError:
-            done.set_exception(sink_error(answer.code().name, answer.details() or "", self.topic))
+            return sink_error(answer.code().name, answer.details() or "", self.topic)
         except grpc.FutureCancelledError:
-            done.set_exception(_closed())
-        else:
-            if len(ids) == count:
-                done.set_result(count)
-            else:
-                detail = f"{len(ids)} message ids for {count} messages"
-                done.set_exception(Transient("unexpected_answer", detail))
+            return _closed()
+        if len(ids) == count:
+            return None
+        return Transient("unexpected_answer", f"{len(ids)} message ids for {count} messages")
 
     def close(self) -> None:
         """Open requests end with an error. Idempotent."""
@@ -119,9 +118,14 @@ class PubSubSink:
     def write(self, batch: Sequence[Entry]) -> Future[Outcome]:
         assert self._publisher is not None, "open() comes first"
         outcome: Future[Outcome] = Future()
-        published: Future[int] = Future()
-        published.add_done_callback(lambda done: _pass_on(done, batch, outcome))
-        size = self._publisher.publish([_message(entry.reading) for entry in batch], published)
+
+        def done(problem: SinkError | None) -> None:
+            if problem is None:
+                outcome.set_result(Outcome([entry.seq for entry in batch], {}))
+            else:
+                outcome.set_exception(problem)
+
+        size = self._publisher.publish([_message(entry.reading) for entry in batch], done)
         self._limit.spend(batch[0].reading.site, size)
         return outcome
 
@@ -144,10 +148,12 @@ class LetterPublisher:
 
     def publish(self, letters: Sequence[DeadLetter]) -> None:
         """Blocks until the service has confirmed all of them; raises SinkError."""
-        done: Future[int] = Future()
+        answered: Future[SinkError | None] = Future()
         messages = [_Message(data=letter_json(letter)) for letter in letters]
-        self._publisher.publish(messages, done)
-        done.result()
+        self._publisher.publish(messages, answered.set_result)
+        problem = answered.result()
+        if problem is not None:
+            raise problem
 
     def close(self) -> None:
         self._publisher.close()
@@ -155,14 +161,6 @@ class LetterPublisher:
 
 def _closed() -> Transient:
     return Transient("cancelled", "the publisher was closed")
-
-
-def _pass_on(published: Future[int], batch: Sequence[Entry], outcome: Future[Outcome]) -> None:
-    error = published.exception()
-    if error is not None:
-        outcome.set_exception(error)
-    else:
-        outcome.set_result(Outcome([entry.seq for entry in batch], {}))
 
 
 def _message(reading: Reading) -> Any:
