@@ -14,6 +14,7 @@ from bench.generator import BASE, PACKET, PACKET_BYTES, Load
 from bench.meter import Meter
 from bench.report import shown
 from bench.section import Row, Section, quantile, summed_up
+from bench.stages import shares, stage_of
 from bench.targets import Target, targets
 from bridge.reading import Limits, Message, Reading, parse
 
@@ -160,3 +161,14 @@ def test_a_row_is_billed_by_its_types_and_a_streamed_one_for_a_kilobyte_at_least
     assert prices.row_bytes(row) == 5 + 8 + 8 + 2
     assert prices.streamed_row_bytes(23) == 1_024
     assert prices.streamed_row_bytes(5_000) == 5_000
+
+
+def test_a_stack_counts_for_the_stage_that_is_at_work_and_not_where_it_waits() -> None:
+    append = "thread;Subscriber.run (bridge/subscriber.py:1);Journal._append (bridge/journal.py:9)"
+    assert stage_of(append) == "journal: append"
+    assert stage_of("thread;Subscriber._take (bridge/subscriber.py:5)") == "receive and acknowledge"
+    assert stage_of("thread;Delivery.run (bridge/delivery.py:5);Condition.wait (t.py:1)") is None
+    assert shares([f"{append} 7", f"{append} 3", "thread;idle (x.py:1) 2"]) == {
+        "journal: append": 10,
+        "the rest": 2,
+    }
