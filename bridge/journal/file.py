@@ -93,6 +93,7 @@ class JournalFile:
         self._acked_seq = self._number("acked_seq")
         self._last_seq = max(self._acked_seq, self._highest_seq())
         self._positions: dict[str, int] = {}
+        self._orders_due = True  # or there may be: nobody has looked yet
         self._first_entry = retention.first_seq(db, "entries") or self._last_seq + 1
         self._first_id = retention.first_seq(db, "ids") or self._last_seq + 1
         self._prune_step = retention.STEP
@@ -104,6 +105,7 @@ class JournalFile:
     def _highest_seq(self) -> int:
         row = self._db.execute(
             "SELECT max(coalesce((SELECT max(seq) FROM ids), 0),"
+            " coalesce((SELECT max(seq) FROM again), 0),"
             " coalesce((SELECT max(seq) FROM ticks), 0),"
             " coalesce((SELECT max(position) FROM sinks), 0),"
             " coalesce((SELECT max(position) FROM lanes), 0))"
@@ -189,10 +191,11 @@ class JournalFile:
                 self._space.measure()
 
     def _look_outside(self) -> None:
-        """Take in what a command changed: letters purged or replayed, a loss that was cleared."""
+        """Take in what a command changed: orders, letters purged, a loss that was cleared."""
         outside = store.changes_of_others(self._db)
         if outside != self._outside:
             self._outside = outside
+            self._orders_due = True
             self._letter_bytes = letters.stored_bytes(self._db)
             row = self._db.execute("SELECT value FROM meta WHERE key = 'loss'").fetchone()
             self.loss = None if row is None else row[0]
@@ -238,6 +241,7 @@ class JournalFile:
             last = min(cut_entries, first_entry + step - 1)
             if first_entry <= last:
                 retention.delete_up_to(db, "entries", last)
+                retention.delete_up_to(db, "again", last)
                 first_entry = last + 1
             last = min(cut_ids, first_entry - 1, first_id + step - 1)
             if first_id <= last:

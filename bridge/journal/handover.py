@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from bridge.journal import letters, store
 from bridge.journal.types import Resume
-from bridge.reading import Entry
+from bridge.reading import Again, Entry
 
 
 class Handed(NamedTuple):
@@ -78,7 +78,8 @@ def foreign_streams(db: sqlite3.Connection) -> list[str]:
 class Open:
     """Which entries a sink that is as far as `resume` says has still to resolve."""
 
-    def __init__(self, resume: Resume) -> None:
+    def __init__(self, sink: str, resume: Resume) -> None:
+        self._sink = sink
         self._position = resume.position
         self._lanes = {
             key: (lane.position, frozenset(lane.beyond)) for key, lane in resume.lanes.items()
@@ -88,6 +89,7 @@ class Open:
         # A lane is a site, or the whole sink: the two kinds of order there are.
         return (
             entry.seq > self._position
+            and not (isinstance(entry, Again) and entry.sink != self._sink)
             and not self._resolved("", entry.seq)
             and not self._resolved(entry.reading.site, entry.seq)
         )

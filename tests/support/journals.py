@@ -105,13 +105,15 @@ def audit(path: Path, salvaged: bool = False) -> None:
 
 def _audit_ids(db: sqlite3.Connection) -> None:
     assert db.execute("SELECT count(*) - count(DISTINCT event_id) FROM ids").fetchone() == (0,)
-    orphans = "SELECT count(*) FROM entries WHERE seq NOT IN (SELECT seq FROM ids)"
+    known = "SELECT seq FROM ids UNION SELECT seq FROM again"
+    orphans = f"SELECT count(*) FROM entries WHERE seq NOT IN ({known})"
     assert db.execute(orphans).fetchone() == (0,)
-    for row in db.execute(
-        "SELECT i.event_id, e.site, e.pi_tag, e.sensor_id, i.event_us, e.value, e.received_us, "
-        "e.attributes FROM entries e JOIN ids i USING (seq)"
-    ):
-        assert event_id(Reading._make(row)) == row[0]
+    for table in ("ids", "again"):
+        for row in db.execute(
+            "SELECT i.event_id, e.site, e.pi_tag, e.sensor_id, i.event_us, e.value, e.received_us, "
+            f"e.attributes FROM entries e JOIN {table} i USING (seq)"
+        ):
+            assert event_id(Reading._make(row)) == row[0]
 
 
 def _audit_ledger(db: sqlite3.Connection) -> None:
@@ -132,7 +134,10 @@ def _audit_sink(db: sqlite3.Connection, name: str, position: int) -> None:
         for seq in store.unpacked(blob)
     }
     pending: dict[str, int] = {}
+    others = {seq for (seq,) in db.execute("SELECT seq FROM again WHERE sink <> ?", (name,))}
     for seq, site in db.execute("SELECT seq, site FROM entries WHERE seq > ?", (position,)):
+        if seq in others:
+            continue
         if seq > lanes.get(site, 0) and seq > lanes.get("", 0) and seq not in beyond:
             pending[site] = pending.get(site, 0) + 1
     accounted = dict(
