@@ -282,6 +282,7 @@ class Service:
                 retries=dict(delivery.retries),
                 batch_size=delivery.batch_sizes.counts(),
                 settle_latency_seconds=delivery.latencies.counts(),
+                replayed=self._journal.replayed(name),
             )
 
     def ledger(self) -> Ledger:

@@ -68,6 +68,7 @@ class SinkState:
     held: why an operator is needed, in words with the remedy; None when nobody is.
     last_error: the latest failure in words, None when the latest write worked.
     retries: failed attempts since the start, by reason.
+    replayed: readings that `replay` has sent once more, since the journal began.
     """
 
     name: str
@@ -78,6 +79,7 @@ class SinkState:
     retries: dict[str, int]
     batch_size: HistogramCounts
     settle_latency_seconds: HistogramCounts
+    replayed: int = 0
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ class JournalFile:
         self._space = retention.Space(db, self.path, self._limits.max_bytes, self._log_pages * 4096)
         self._reserve.take()
         self._letter_bytes = letters.stored_bytes(db)
+        self._replayed = _replayed(db)
         self._acked_seq = self._number("acked_seq")
         self._last_seq = max(self._acked_seq, self._highest_seq())
         self._positions: dict[str, int] = {}
@@ -191,12 +192,14 @@ class JournalFile:
                 self._space.measure()
 
     def _look_outside(self) -> None:
-        """Take in what a command changed: orders, letters purged, a loss that was cleared."""
+        """Take in what a command changed: orders, letters purged, readings sent again, a loss that
+        was cleared."""
         outside = store.changes_of_others(self._db)
         if outside != self._outside:
             self._outside = outside
             self._orders_due = True
             self._letter_bytes = letters.stored_bytes(self._db)
+            self._replayed = _replayed(self._db)
             row = self._db.execute("SELECT value FROM meta WHERE key = 'loss'").fetchone()
             self.loss = None if row is None else row[0]
 
@@ -306,6 +309,10 @@ class JournalFile:
     def ceiling_bytes(self) -> int:
         return self._space.ceiling
 
+    def replayed(self, sink: str) -> int:
+        """How many readings `replay` has sent to it, outside the balance."""
+        return self._replayed.get(sink, 0)
+
     def dedupe_window_seconds(self) -> float:
         """How far back, in running time, a duplicate is recognised."""
         with self._lock:
@@ -319,3 +326,7 @@ class JournalFile:
             with self._writing() as db:
                 db.execute("DELETE FROM meta WHERE key = 'loss'")
             self.loss = None
+
+
+def _replayed(db: sqlite3.Connection) -> dict[str, int]:
+    return dict(db.execute("SELECT sink, sum(count) FROM replayed GROUP BY sink").fetchall())

@@ -12,7 +12,7 @@ from bridge.journal.counts import Counts, SiteDelta
 from bridge.journal.handover import Handed
 from bridge.journal.letters import DeadLetter
 from bridge.journal.sink_side import SinkSide
-from bridge.journal.tail import weight
+from bridge.journal.tail import Tail, weight
 from bridge.journal.types import Appended, Limits
 from bridge.reading import Entry, Reading, Rejection
 from bridge.snapshot import SiteCounts
@@ -40,7 +40,12 @@ class Journal(SinkSide):
         with self._lock:
             with self._reading():
                 new = handover.new_letters(self._db, handed.letters)
-            return self._append(readings, [], handed._replace(letters=new))
+            if handed.again:  # which only the disk will have
+                self._tail = Tail(self._last_seq + handed.before)
+            result = self._append(readings, [], handed._replace(letters=new))
+            if handed.again:
+                self._count_anew()
+            return result
 
     def _append(
         self,
@@ -49,7 +54,7 @@ class Journal(SinkSide):
         handed: Handed | None,
     ) -> Appended:
         with self._lock:
-            first = self._last_seq + 1 + (len(handed.ids) if handed else 0)
+            first = self._last_seq + 1 + (handed.before if handed else 0)
             entries = [Entry(seq, reading) for seq, reading in enumerate(readings, first)]
             rows, deferred = self._letters_that_fit(rejections)
             with self._writing() as db:
@@ -186,12 +191,15 @@ class Journal(SinkSide):
                     given[sink] = [entry for entry in entries if entry in is_open]
                 handover.skip(db, given)
                 handover.forget(db, first, last)
-            self._counts = Counts()
-            with self._reading():
-                self._counts.load(self._db)
-                for sink in self._positions:
-                    self._load_sink(sink)
+            self._count_anew()
             return len({entry.seq for entries in given.values() for entry in entries})
+
+    def _count_anew(self) -> None:
+        self._counts = Counts()
+        with self._reading():
+            self._counts.load(self._db)
+            for sink in self._positions:
+                self._load_sink(sink)
 
     def foreign_streams(self) -> list[str]:
         """Write streams on which others may have appended entries of this journal."""

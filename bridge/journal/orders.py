@@ -170,20 +170,14 @@ class Work:
         ).fetchone():
             self.sites[self._fold(reading.site)].duplicates += 1
             return DUPLICATE, f"the reading {reading.event_id.hex()} was taken in before"
-        entry = Entry(self._next_seq(), reading)
-        self._insert(entry)
+        self._insert(Entry(self._next_seq(), reading))
         self.sites[self._fold(reading.site)].accepted += 1
         return ACCEPTED, f"a new reading, {reading.event_id.hex()}"
 
     def _retry(self, reading: Reading, sink: str, first: bool) -> tuple[str, str]:
         if sink not in self.sinks:
             return REFUSED, f"there is no sink {sink} in this configuration"
-        entry = Again(self._next_seq(), reading, sink)
-        self._db.execute(
-            "INSERT INTO again VALUES (?, ?, ?, ?)",
-            (entry.seq, sink, reading.event_us, reading.event_id),
-        )
-        self._insert(entry)
+        self._insert(Again(self._next_seq(), reading, sink))
         self._count_retry(self._fold(reading.site), sink, first)
         return PENDING, f"waits for {sink} again"
 
@@ -204,15 +198,7 @@ class Work:
         return self.last_seq
 
     def _insert(self, entry: Entry) -> None:
-        seq, r = entry
-        # Of one that is there again the id may still be held, under its former number.
-        self._db.execute(
-            "INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (seq, r.event_us, r.event_id)
-        )
-        self._db.execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (seq, r.site, r.pi_tag, r.sensor_id, r.value, r.received_us, r.attributes),
-        )
+        insert(self._db, entry)
         self.entries.append(entry)
 
     def _finish(self, number: int, outcome: str, detail: str) -> None:
@@ -223,3 +209,17 @@ class Work:
         )
         # They are carried out in the order of their numbers.
         self._db.execute("DELETE FROM orders WHERE id <= ?", (number - KEPT,))
+
+
+def insert(db: sqlite3.Connection, entry: Entry) -> None:
+    """In a transaction: one entry, which is new or for one sink alone."""
+    seq, r = entry
+    # Of one that is there again the id may still be held, under its former number.
+    db.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (seq, r.event_us, r.event_id))
+    if isinstance(entry, Again):
+        identity = (seq, entry.sink, r.event_us, r.event_id)
+        db.execute("INSERT INTO again VALUES (?, ?, ?, ?)", identity)
+    db.execute(
+        "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (seq, r.site, r.pi_tag, r.sensor_id, r.value, r.received_us, r.attributes),
+    )

@@ -148,11 +148,15 @@ def _sinks(sinks: tuple[SinkState, ...]) -> Iterator[Metric]:
     held = GaugeMetricFamily(
         "bridge_sink_held", "1 while the sink needs an operator.", labels=["sink"]
     )
+    replayed = CounterMetricFamily(
+        "bridge_sink_replayed", "Readings sent once more by `replay`.", labels=["sink"]
+    )
     for sink in sinks:
+        replayed.add_metric([sink.name], sink.replayed)
         pending.add_metric([sink.name], sink.pending)
         oldest.add_metric([sink.name], sink.oldest_pending_seconds)
         held.add_metric([sink.name], sink.held is not None)
-    yield from (pending, oldest, held)
+    yield from (pending, oldest, held, replayed)
     yield _retries(sinks)
     yield from _histograms(sinks)
 

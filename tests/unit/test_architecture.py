@@ -48,6 +48,7 @@ SDKS = {
         ),
         *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
         *(f"bridge/cli/{name}.py" for name in ("dead_letters", "dead_letters_acting", "ordering")),
+        "bridge/cli/replay.py",
         "bridge/replay.py",
     },
 }

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import JournalError
+from bridge.handoff.record import Part, decode, encode
 from bridge.intake import Intake
 from bridge.journal import Journal, salvage, store
-from bridge.journal.letters import Refused
+from bridge.journal.handover import Handed
+from bridge.journal.letters import DeadLetter, Refused, row_of_refused
 from bridge.journal.orders import KEPT, Order
-from bridge.reading import Again, Limits, parse
+from bridge.reading import Again, Entry, Limits, Message, parse
 from bridge.snapshot import SinkCounts
 from tests.support.clock import ManualClock
 from tests.support.journals import (
@@ -410,10 +412,63 @@ def test_what_one_sink_alone_is_to_get_survives_a_damage_elsewhere(
 
 def test_letters_that_a_sink_refused_read_back_as_what_they_were() -> None:
     odd = reading(1, value=-1e-300, attributes='{"a":{"b":[1,null,"ü"]}}')
-    from bridge.journal.letters import DeadLetter, row_of_refused
-    from bridge.reading import Entry, Message
-
     row = row_of_refused("pubsub", Refused(Entry(1, odd), "r", "d"))
     letter = DeadLetter(1, *row)
     assert letter.row == row
     assert parse(Message(letter.topic, letter.payload, letter.received_us), Limits()) == odd
+
+
+# --- handed over ----------------------------------------------------------------------------------
+
+
+def test_what_one_sink_alone_is_to_get_is_handed_over_as_that(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.append([reading(1)], [])
+    settle_everything(journal, ["pubsub"])
+    letter = refuse(journal, "bigquery", journal.read(0, 1)[0])
+    carried_out(journal, Order(letter))
+    journal.append([reading(2)], [])
+    entries, last = journal.unresolved(0, 10)
+    part = decode(encode(Part(entries, ids=journal.known_ids(0, last, 10))))
+    assert [(type(entry), entry) for entry in part.entries] == [
+        (type(entry), entry) for entry in entries
+    ]
+    path = tmp_path / "other.db"
+    with opened(path) as other:
+        other.append([reading(3)], [])
+        ids = [known[1:] for known in part.ids]
+        again = [(entry.sink, entry.reading) for entry in part.entries if isinstance(entry, Again)]
+        ranges: list[tuple[int, int]] = []
+
+        def note(first: int, last: int) -> tuple[str, str]:
+            ranges.append((first, last))
+            return "taken", "1"
+
+        other.take_over([], Handed(note, ids, again=again))
+        other.append([reading(4)], [])
+        _assert_handed(other, ranges)
+    with opened(path) as other:
+        _assert_handed(other, ranges)
+        assert other.give_away(*ranges[0]) == 1
+        assert other.pending("bigquery") == 2
+        assert is_balanced(other)
+    audit(path)
+
+
+def _assert_handed(other: Journal, ranges: list[tuple[int, int]]) -> None:
+    first, handed, last = other.read(0, 10)
+    assert (first.reading, last.reading) == (reading(3), reading(4))
+    assert isinstance(handed, Again)
+    assert (handed.sink, handed.reading) == ("bigquery", reading(1))
+    assert ranges == [(handed.seq, handed.seq)]
+    assert other.verify_up_to == handed.seq
+    assert (other.pending("bigquery"), other.pending("pubsub")) == (3, 2)
+    assert other.sites()["MOR"].sinks["pubsub"] == SinkCounts(pending=2, skipped=1)
+    assert is_balanced(other)
+
+
+def test_a_letter_that_was_replayed_is_not_handed_over(journal: Journal) -> None:
+    journal.append([], [rejection(), rejection()])
+    carried_out(journal, Order(1, payload=GOOD))
+    assert [letter.id for letter in journal.letters_after(0, 10)] == [2]
