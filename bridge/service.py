@@ -283,6 +283,7 @@ class Service:
                 batch_size=delivery.batch_sizes.counts(),
                 settle_latency_seconds=delivery.latencies.counts(),
                 replayed=self._journal.replayed(name),
+                retried=self._journal.retried(name),
             )
 
     def ledger(self) -> Ledger:

@@ -69,6 +69,7 @@ class SinkState:
     last_error: the latest failure in words, None when the latest write worked.
     retries: failed attempts since the start, by reason.
     replayed: readings that `replay` has sent once more, since the journal began.
+    retried: dead letters that went back to pending since then.
     """
 
     name: str
@@ -80,6 +81,7 @@ class SinkState:
     batch_size: HistogramCounts
     settle_latency_seconds: HistogramCounts
     replayed: int = 0
+    retried: int = 0
 
 
 @dataclass(frozen=True)

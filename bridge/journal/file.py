@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,6 +92,7 @@ class JournalFile:
         self._reserve.take()
         self._letter_bytes = letters.stored_bytes(db)
         self._replayed = _replayed(db)
+        self._retried = Counter(dict(db.execute("SELECT sink, count FROM retried")))
         self._acked_seq = self._number("acked_seq")
         self._last_seq = max(self._acked_seq, self._highest_seq())
         self._positions: dict[str, int] = {}
@@ -312,6 +314,10 @@ class JournalFile:
     def replayed(self, sink: str) -> int:
         """How many readings `replay` has sent to it, outside the balance."""
         return self._replayed.get(sink, 0)
+
+    def retried(self, sink: str) -> int:
+        """How many of its dead letters went back to pending, and count as dead-lettered no more."""
+        return self._retried[sink]
 
     def dedupe_window_seconds(self) -> float:
         """How far back, in running time, a duplicate is recognised."""

@@ -292,6 +292,7 @@ class Journal(SinkSide):
                 work.do(due, judge)
                 work.write_counts()
             self._last_seq = work.last_seq
+            self._retried.update(work.retried)
             self._counts.apply_sites(work.sites, {})
             for sink, deltas in work.sinks.items():
                 self._counts.apply_sink(sink, deltas)

@@ -15,7 +15,7 @@ An order is about one dead letter. What becomes of it is for the judge to say (`
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -27,6 +27,10 @@ from bridge.reading import Again, Entry, Reading
 MOST = 200  # orders of one transaction: short enough to stand between two batches
 MOST_BYTES = 2 * 1024**2  # and of their payloads, but for a last one
 KEPT = 10_000  # orders that were carried out and can still be asked about
+_ADD_RETRIED = (
+    "INSERT INTO retried VALUES (?, ?) ON CONFLICT (sink) DO UPDATE SET "
+    "count = count + excluded.count"
+)
 
 ACCEPTED, DUPLICATE, PENDING, REFUSED = OUTCOMES = ("accepted", "duplicate", "pending", "refused")
 
@@ -114,7 +118,7 @@ def _found(db: sqlite3.Connection, number: int) -> Order:
 
 class Work:
     """What one transaction makes of some orders: rows in the file at once, and what the journal's
-    memory has to follow with after the commit (entries, sites, sinks, last_seq).
+    memory has to follow with after the commit (entries, sites, sinks, retried, last_seq).
 
     done: how many were carried out."""
 
@@ -128,6 +132,7 @@ class Work:
         self.last_seq = last_seq
         self.done = 0
         self.entries: list[Entry] = []
+        self.retried: Counter[str] = Counter()
         self.sites: dict[str, SiteDelta] = defaultdict(SiteDelta)
         self.sinks: dict[str, dict[str, SinkDelta]] = {
             sink: defaultdict(SinkDelta) for sink in sinks
@@ -150,6 +155,8 @@ class Work:
         self._counts.write_sites(self._db, self.sites)
         for sink, deltas in self.sinks.items():
             self._counts.write_sink(self._db, sink, deltas)
+        for row in self.retried.items():
+            self._db.execute(_ADD_RETRIED, row)
 
     def _carry_out(self, order: Order, letter: DeadLetter | None, judge: Judge) -> tuple[str, str]:
         if letter is None:
@@ -188,6 +195,7 @@ class Work:
         counted = self._counts.dead_lettered(sink, site) + self.sinks[sink][site].dead_lettered
         if first and counted > 0:
             self.sinks[sink][site].dead_lettered -= 1
+            self.retried[sink] += 1
             return
         self.sites[site].accepted += 1
         for other in self.sinks.keys() - {sink}:

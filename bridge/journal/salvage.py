@@ -46,6 +46,7 @@ _KEYS = {
     "appends": ("sink",),
     "meta": ("key",),
     "replayed": ("sink", "site"),
+    "retried": ("sink",),
 }
 
 

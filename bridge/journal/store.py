@@ -82,6 +82,8 @@ CREATE TABLE again (
 CREATE TABLE replayed (
     sink TEXT NOT NULL, site TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (sink, site))
     WITHOUT ROWID, STRICT;
+-- How many went back from dead-lettered to pending: a counter of the former must never go down.
+CREATE TABLE retried (sink TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID, STRICT;
 -- Columns are only ever added at the end: a damaged file of an older version is taken over by it.
 ALTER TABLE dead_letters ADD COLUMN replayed_us INTEGER;
 ALTER TABLE dead_letters ADD COLUMN exported_us INTEGER;

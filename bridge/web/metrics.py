@@ -217,6 +217,8 @@ def _dead_lettered(ledger: Ledger, sinks: tuple[SinkState, ...]) -> Metric:
         labels=["sink"],
     )
     totals = summed(ledger.sites.values(), (sink.name for sink in sinks))
+    # A counter: what is pending again was dead-lettered all the same.
+    retried = {sink.name: sink.retried for sink in sinks}
     for sink, counts in totals.sinks.items():
-        family.add_metric([sink], counts.dead_lettered)
+        family.add_metric([sink], counts.dead_lettered + retried.get(sink, 0))
     return family

@@ -109,7 +109,7 @@ def test_a_malformed_topic_needs_another_and_a_payload_that_was_cut_all_of_it(
     assert is_balanced(journal)
 
 
-def test_a_letter_is_replayed_once_also_when_it_is_ordered_twice(journal: Journal) -> None:
+def test_i10_a_letter_is_replayed_once_also_when_it_is_ordered_twice(journal: Journal) -> None:
     journal.append([], [rejection()])
     order = Order(1, payload=GOOD)
     assert carried_out(journal, order, order) == ["accepted", "refused"]
@@ -128,7 +128,7 @@ def test_a_letter_that_is_gone_is_refused_in_words(journal: Journal) -> None:
 # --- refused by a sink ----------------------------------------------------------------------------
 
 
-def test_it_goes_from_dead_lettered_to_pending_for_that_sink_alone(
+def test_i9_it_goes_from_dead_lettered_to_pending_for_that_sink_alone(
     journal: Journal, path: Path, clock: ManualClock
 ) -> None:
     journal.append([reading(1), reading(2)], [])
@@ -152,6 +152,7 @@ def test_it_goes_from_dead_lettered_to_pending_for_that_sink_alone(
     with opened(path, LIMITS, clock) as restarted:
         assert restarted.sites() == before
         assert restarted.last_seq == again.seq
+        assert restarted.retried("bigquery") == 1
         (found,) = restarted.read(second.seq, 10)
         assert isinstance(found, Again)
         assert (found, found.sink) == (again, "bigquery")
@@ -162,7 +163,7 @@ def test_it_goes_from_dead_lettered_to_pending_for_that_sink_alone(
 
 
 @pytest.mark.parametrize("pruned", [False, True], ids=["id held", "id gone"])
-def test_its_number_and_its_identity_are_never_those_of_another(
+def test_i9_its_number_and_its_identity_are_never_those_of_another(
     path: Path, clock: ManualClock, pruned: bool
 ) -> None:
     with opened(path, LIMITS, clock) as journal:
@@ -195,7 +196,7 @@ def test_refused_once_more_it_is_a_letter_of_its_own_that_can_be_replayed(
     assert journal.sites()["MOR"].sinks["bigquery"] == SinkCounts(pending=1)
 
 
-def test_forced_it_is_one_more_reading_of_which_the_other_sinks_get_nothing(
+def test_i9_forced_it_is_one_more_reading_of_which_the_other_sinks_get_nothing(
     journal: Journal,
 ) -> None:
     journal.append([reading(1)], [])
@@ -284,7 +285,7 @@ class _Failing:
         return getattr(self._db, name)
 
 
-def test_a_failure_at_any_statement_changes_nothing_and_the_orders_wait_on(
+def test_i10_a_failure_at_any_statement_changes_nothing_and_the_orders_wait_on(
     journal: Journal, path: Path
 ) -> None:
     journal.append([reading(1)], [rejection()])
