@@ -29,6 +29,10 @@ from bridge.times import iso_us
 
 SHOWN = 50  # letters of which each is told; of more only those that were refused
 PURGED = 500  # letters of one transaction
+ENDED_EARLY = (
+    "ended early: what was ordered until now is carried out all the same, and `dead-letters list` "
+    "shows what was replayed"
+)
 
 numbers_argument = click.argument(
     "numbers", metavar="[ID]...", nargs=-1, type=click.IntRange(1, MOST)
@@ -236,6 +240,9 @@ def _carry_out(
             )
         except Waiting as early:
             waiting, done = early.orders, early.done
+        except KeyboardInterrupt:
+            click.echo(ENDED_EARLY, err=True)
+            return EXIT_FINDING
     counts = Counter(dict.fromkeys(orders.OUTCOMES, 0))
     counts.update(outcome.outcome for outcome in done)
     not_given = len(some) - len(done) - waiting

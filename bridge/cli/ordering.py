@@ -22,7 +22,8 @@ from bridge.settings import Settings
 
 CHUNK = 500
 POLL_SECONDS = 0.05
-TAKE_OVER_SECONDS = 2.0  # between looks whether the daemon has gone
+# Between looks whether the daemon has gone for good: one that is started again must find its lock.
+TAKE_OVER_SECONDS = 10.0
 
 
 class Waiting(Exception):

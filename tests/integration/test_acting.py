@@ -17,13 +17,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from bridge import wiring
 from bridge.cli.main import cli
 from chaos.bridge_process import ROOT, Bridge
 from chaos.services import create_table
 from localgcp.faults import Fault
-from tests.support.journals import audit, rows
+from tests.support.journals import audit, opened, rows, settle_everything
 from tests.support.plant import DATASET, FULL_TOPIC, PROJECT, TABLE, Plant, plant
 from tests.support.poll import eventually
+from tests.support.readings import reading
 
 HERE = (PROJECT, DATASET, TABLE)
 AHEAD = 7_200  # seconds that the clock of some sensors is ahead
@@ -165,12 +167,13 @@ def test_all_of_a_reason_arrive_once_although_the_daemon_is_killed_meanwhile(
     site.publish([message("MAN", number, AHEAD) for number in range(count)])
     wait_for_letters(site, "MAN", count)
     bridge.kill()
-    bridge.start(TIMESTAMP_MAX_FUTURE_SECONDS="86400")
-    replay = begin(site, "dead-letters", "replay", "--reason", "timestamp_out_of_range")
+    mended = {"TIMESTAMP_MAX_FUTURE_SECONDS": "86400"}
+    bridge.start(**mended)
+    replay = begin(site, "dead-letters", "replay", "--reason", "timestamp_out_of_range", **mended)
     done = "SELECT count(*) FROM orders WHERE outcome = 'accepted'"
     eventually(lambda: rows(journal(site), done)[0][0] > 1, "it has begun")  # type: ignore[operator]
     bridge.kill()
-    bridge.start(TIMESTAMP_MAX_FUTURE_SECONDS="86400")
+    bridge.start(**mended)
     said, _ = replay.communicate(timeout=120)
     assert replay.returncode == 0, said
     assert f"{count} accepted, 0 duplicate, 0 pending, 0 refused" in said
@@ -329,6 +332,28 @@ def test_a_replay_ends_early_on_ctrl_c_and_says_what_was_done(site: Plant, bridg
     assert "30 readings found: 0 sent" in said
     assert "ended early" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("method", ["storage_write", "insert_all"])
+def test_without_a_daemon_and_by_either_method_it_writes_what_is_missing_and_says_what_is_refused(
+    site: Plant, tmp_path: Path, method: str
+) -> None:
+    where: dict[str, Any] = {
+        "JOURNAL_PATH": str(tmp_path / "journal.db"),
+        "BIGQUERY_WRITE_METHOD": method,
+    }
+    sinks = wiring.destinations(site.settings(**where))
+    with opened(tmp_path / "journal.db", sinks=sinks) as journal:
+        journal.append([reading(number, method) for number in range(600)], [])
+        settle_everything(journal, sinks)
+    replay = ("replay", "--sink", "bigquery")
+    site.services.tables.refuse(*HERE, "value", 7.0)
+    done = asked(site, *replay, code=1, **where)
+    assert (done["found"], done["sent"], done["refused"]) == (600, 599, 1)
+    site.services.tables.accept_all(*HERE)
+    done = asked(site, *replay, **where)
+    assert (done["present"], done["sent"]) == (599, 1)
+    assert sorted(values(site, method)) == [float(number) for number in range(600)]
 
 
 def test_a_replay_elsewhere_than_the_bridge_writes_is_refused(site: Plant, bridge: Bridge) -> None:
