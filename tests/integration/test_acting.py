@@ -167,7 +167,7 @@ def test_all_of_a_reason_arrive_once_although_the_daemon_is_killed_meanwhile(
     site.publish([message("MAN", number, AHEAD) for number in range(count)])
     wait_for_letters(site, "MAN", count)
     bridge.kill()
-    mended = {"TIMESTAMP_MAX_FUTURE_SECONDS": "86400"}
+    mended: dict[str, Any] = {"TIMESTAMP_MAX_FUTURE_SECONDS": "86400"}
     bridge.start(**mended)
     replay = begin(site, "dead-letters", "replay", "--reason", "timestamp_out_of_range", **mended)
     done = "SELECT count(*) FROM orders WHERE outcome = 'accepted'"
