@@ -272,9 +272,12 @@ class PubSubTarget:
         return Outcome([entry.seq for entry in batch], {})
 
     def _publish(self, batch: Sequence[Entry]) -> None:
-        done: Future[int] = Future()
-        self._publisher.publish([self._message(entry.reading) for entry in batch], done)
-        done.result()
+        answered: Future[SinkError | None] = Future()
+        messages = [self._message(entry.reading) for entry in batch]
+        self._publisher.publish(messages, answered.set_result)
+        problem = answered.result()
+        if problem is not None:
+            raise problem
 
     def finish(self) -> None:
         pass

@@ -282,6 +282,7 @@ class Service:
                 retries=dict(delivery.retries),
                 batch_size=delivery.batch_sizes.counts(),
                 settle_latency_seconds=delivery.latencies.counts(),
+                key_usage=delivery.sink.usage(),
                 replayed=self._journal.replayed(name),
                 retried=self._journal.retried(name),
             )
