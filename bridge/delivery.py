@@ -109,6 +109,7 @@ class Delivery:
             self._troubled,
             self._journal.resume(name),
             witnessed=self.sink.ordered_copies,
+            sink=name,
         )
         self._loader.take_over(self._undecided())
         while not self._stop.is_set():

@@ -6,9 +6,14 @@ import logging
 from collections.abc import Sequence
 
 from bridge.journal import Journal, letters
+from bridge.journal.letters import DeadLetter
+from bridge.journal.orders import Fresh, Order, Retry, Unfit, Verdict
 from bridge.reading import Limits, Message, Reading, Rejection, parse
 
 log = logging.getLogger(__name__)
+
+# What was accepted once is not measured again.
+NO_LIMITS = Limits(max_payload_bytes=2**62, max_age_us=2**62, max_future_us=2**62)
 
 
 class Intake:
@@ -47,8 +52,20 @@ class Intake:
         return self._journal.fits_as_letter(size)
 
     def upkeep(self) -> None:
-        """A step of the journal's upkeep. Raises JournalError."""
+        """A step of the journal's upkeep, and of what operators have ordered. Raises
+        JournalError."""
         self._journal.maintain()
+        self.carry_out_orders()
+
+    def carry_out_orders(self) -> int:
+        """Some of the orders that wait; answers how many. On disk when it returns. Raises
+        JournalError, and they wait on."""
+        done = self._journal.carry_out(
+            lambda order, letter, now_us: judged(order, letter, now_us, self._limits)
+        )
+        if done:
+            log.info("carried out what an operator ordered", extra={"fields": {"orders": done}})
+        return done
 
     @staticmethod
     def _tell(rejections: Sequence[Rejection], deferred: frozenset[int]) -> None:
@@ -70,3 +87,28 @@ class Intake:
                 "Export and purge it, raise DEAD_LETTER_MAX_BYTES or set PUBSUB_DEAD_LETTER_TOPIC",
                 extra={"fields": {"messages": len(deferred)}},
             )
+
+
+def judged(order: Order, letter: DeadLetter, now_us: int, limits: Limits) -> Verdict:
+    """What an order to replay a letter makes of it. Pure; never raises."""
+    if letter.sink is not None and order.topic is None and order.payload is None:
+        return _as_it_was(letter, letter.sink)
+    if letter.reason == "topic_malformed" and order.topic is None:
+        return Unfit("its topic is malformed: say with --topic under which it is to be received")
+    if order.payload is None and not letter.whole:
+        kept, whole = len(letter.payload), letter.payload_bytes
+        return Unfit(f"only {kept} of its {whole} bytes were kept: give all of it with --payload")
+    payload = letter.payload if order.payload is None else order.payload
+    found = parse(Message(order.topic or letter.topic, payload, now_us), limits)
+    if isinstance(found, Rejection):
+        return Unfit(f"it is refused again: {found.reason}: {found.detail}")
+    if letter.sink is not None and found.event_id == letter.event_id:
+        return _as_it_was(letter, letter.sink)  # what was given is no other reading
+    return Fresh(found)
+
+
+def _as_it_was(letter: DeadLetter, sink: str) -> Verdict:
+    found = parse(Message(letter.topic, letter.payload, letter.received_us), NO_LIMITS)
+    if isinstance(found, Rejection) or found.event_id != letter.event_id:
+        return Unfit("the reading that was refused cannot be read back from what was kept of it")
+    return Retry(found, sink)

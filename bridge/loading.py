@@ -17,7 +17,7 @@ from itertools import islice
 
 from bridge.journal import Journal, LaneProgress, Resume
 from bridge.lanes import Lane
-from bridge.reading import Entry, Reading
+from bridge.reading import Again, Entry, Reading
 
 READ = 1_000
 MAX_BUFFERED = 20_000  # entries in all lanes that are not in trouble
@@ -28,13 +28,15 @@ MAX_WITNESSES = 1_000  # lanes without anything to do of which the last accepted
 @dataclass
 class Loader:
     """Used from the delivery's thread alone. `troubled` tells whether a lane is to be left
-    behind when it is full; `witnessed`, whether its entries may be sent again (see `Lane`)."""
+    behind when it is full; `witnessed`, whether its entries may be sent again (see `Lane`);
+    `sink`, whose the entries are that are for one sink alone."""
 
     journal: Journal
     lane_of: Callable[[Reading], str]
     troubled: Callable[[Lane], bool]
     resume: Resume
     witnessed: bool = False
+    sink: str = ""
     lanes: dict[str, Lane] = field(default_factory=dict)
     cursor: int = 0
     _behind: int | None = None
@@ -88,6 +90,9 @@ class Loader:
             return False
         entries = self.journal.read(self.cursor, READ)
         for entry in entries:
+            if type(entry) is Again and entry.sink != self.sink:
+                self.cursor = entry.seq
+                continue
             lane = self._lane(self.lane_of(entry.reading))
             if not self._resolved(lane.key, entry.seq) and not self._offer(lane, entry, room):
                 return False
@@ -150,6 +155,8 @@ class Loader:
         return True
 
     def _offer_behind(self, entry: Entry, room: int) -> bool:
+        if type(entry) is Again and entry.sink != self.sink:
+            return True
         key = self.lane_of(entry.reading)
         if key not in self._catching or self._resolved(key, entry.seq):
             return True

@@ -74,6 +74,18 @@ class Entry(NamedTuple):
     reading: Reading
 
 
+class Again(Entry):
+    """An entry for one sink alone: it refused the reading once, and is to try again. The others
+    have resolved it under the number that it came with."""
+
+    sink: str
+
+    def __new__(cls, seq: int, reading: Reading, sink: str) -> Again:
+        made = super().__new__(cls, seq, reading)
+        made.sink = sink
+        return made
+
+
 class Rejection(NamedTuple):
     """One refused message. `payload` is cut at the limit, `payload_bytes` and `sha256` are of the
     whole; `site` is the topic's, empty where the topic is malformed."""

@@ -283,6 +283,8 @@ class Service:
                 batch_size=delivery.batch_sizes.counts(),
                 settle_latency_seconds=delivery.latencies.counts(),
                 key_usage=delivery.sink.usage(),
+                replayed=self._journal.replayed(name),
+                retried=self._journal.retried(name),
             )
 
     def ledger(self) -> Ledger:

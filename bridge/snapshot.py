@@ -70,6 +70,8 @@ class SinkState:
     last_error: the latest failure in words, None when the latest write worked.
     retries: failed attempts since the start, by reason.
     key_usage: bytes a second by ordering key over the last minute or so, where there are such.
+    replayed: readings that `replay` has sent once more, since the journal began.
+    retried: dead letters that went back to pending since then.
     """
 
     name: str
@@ -81,6 +83,8 @@ class SinkState:
     batch_size: HistogramCounts
     settle_latency_seconds: HistogramCounts
     key_usage: Mapping[str, float] = field(default_factory=dict)
+    replayed: int = 0
+    retried: int = 0
 
 
 @dataclass(frozen=True)

@@ -22,3 +22,8 @@ def _iso_second(second: int) -> str:
 def from_us(micros: int) -> datetime:
     """The same moment as an aware datetime in UTC."""
     return _EPOCH + timedelta(microseconds=micros)
+
+
+def us_of(moment: datetime) -> int:
+    """The microseconds since 1970 of an aware datetime."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -1,7 +1,9 @@
-"""`dead-letters`: look at what was refused."""
+"""`dead-letters`: look at what was refused, and act on it."""
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,21 +13,21 @@ from typing import Any
 import click
 
 from bridge import settings
+from bridge.cli.dead_letters_acting import purge, replay
 from bridge.cli.output import format_option, json_text, print_json, print_table, printable
-from bridge.errors import EXIT_FINDING, FatalError
+from bridge.cli.selecting import MOST, selection_options
+from bridge.clock import SystemClock
+from bridge.errors import EXIT_FINDING, FatalError, JournalError
 from bridge.journal import letters, store
-from bridge.journal.letters import DeadLetter
+from bridge.journal.letters import DeadLetter, Selection
 from bridge.sinks.letter_json import letter_fields
 from bridge.times import iso_us
 
 EXCERPT = 60
-MOST = 2**63 - 1  # what SQLite's integers can be
-
-reason_option = click.option("--reason", help="Only letters with this reason.")
-site_option = click.option("--site", help="Only letters of this site.")
+MARKED = 1_000  # letters that one transaction marks as exported
 
 
-@click.group(short_help="Look at refused messages.")
+@click.group(short_help="Look at refused messages, and replay them.")
 def command() -> None:
     """Refused messages with their reasons, as the journal keeps them.
 
@@ -33,9 +35,12 @@ def command() -> None:
     """
 
 
+command.add_command(replay)
+command.add_command(purge)
+
+
 @command.command(name="list")
-@reason_option
-@site_option
+@selection_options
 @click.option(
     "--limit",
     type=click.IntRange(-1, MOST),
@@ -44,16 +49,16 @@ def command() -> None:
     help="At most so many; -1: all.",
 )
 @format_option
-def list_letters(reason: str | None, site: str | None, limit: int, style: str) -> None:
+def list_letters(selection: Selection, limit: int, style: str) -> None:
     """List letters, newest first."""
     with _journal() as db:
-        found = letters.select(db, reason=reason, site=site, limit=limit)
+        found = letters.select(db, selection, limit)
         if style == "json":
             print_json([_document(letter) for letter in found])
             return
         print_table(
             "Dead letters",
-            ("id", "received", "reason", "topic", "detail", "payload"),
+            ("id", "received", "reason", "topic", "detail", "payload", "done"),
             [_row(letter) for letter in found],
         )
 
@@ -82,46 +87,70 @@ def show(ctx: click.Context, number: int, style: str) -> None:
 
 
 @command.command()
-@reason_option
-@site_option
+@selection_options
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     default="-",
     help="A file, which is written anew; standard output unless given.",
 )
-def export(reason: str | None, site: str | None, output: Path) -> None:
-    """Write letters as JSON lines, newest first."""
+def export(selection: Selection, output: Path) -> None:
+    """Write letters as JSON lines, newest first; `purge` may delete them from then on."""
     with _journal() as db:
-        count = _write(_one_by_one(db, reason, site), output)
-    click.echo(f"{count} dead letters exported", err=True)
+        exported = _write(_one_by_one(db, selection), output)
+        _mark(db, exported)
+    click.echo(f"{len(exported)} dead letters exported", err=True)
 
 
-def _write(found: Iterator[DeadLetter], output: Path) -> int:
-    """Answers how many. Raises FatalError; BrokenPipeError when nobody reads on."""
-    count = 0
+def _mark(db: sqlite3.Connection, exported: list[int]) -> None:
+    """Note that they were exported. Raises FatalError where the journal's disk does not let it."""
+    now = SystemClock().now_us()
+    db.execute("PRAGMA query_only = OFF")
+    try:
+        for start in range(0, len(exported), MARKED):
+            with store.transaction(db):
+                letters.mark_exported(db, exported[start : start + MARKED], now)
+    except JournalError as error:
+        raise FatalError(
+            "the export is whole, but this could not be noted, and `purge` will not delete what is "
+            f"in it: {error}"
+        ) from error
+
+
+def _write(found: Iterator[DeadLetter], output: Path) -> list[int]:
+    """Answers which. On disk when it returns, where that can be. Raises FatalError;
+    BrokenPipeError when nobody reads on."""
+    written = []
     try:
         with click.open_file(str(output), "wb") as file:
             for letter in found:
                 file.write(json_text(_document(letter)).encode() + b"\n")
-                count += 1
+                written.append(letter.id)
             file.flush()
+            if str(output) != "-":
+                _sync(file.fileno())
     except BrokenPipeError:
         raise
     except OSError as error:
         raise FatalError(
             f"{output} could not be written ({error.strerror}): the export is not whole"
         ) from error
-    return count
+    return written
 
 
-def _one_by_one(
-    db: sqlite3.Connection, reason: str | None, site: str | None
-) -> Iterator[DeadLetter]:
+def _sync(file: int) -> None:
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what is no file has no disk
+            raise
+
+
+def _one_by_one(db: sqlite3.Connection, selection: Selection) -> Iterator[DeadLetter]:
     """Letters that are still there when it is their turn. Each is read for itself: one reading
     that lasted as long as a pipe's reader takes would keep the daemon from cutting its log, and
     so fill its journal."""
-    for number in [letter.id for letter in letters.select(db, reason=reason, site=site)]:
+    for number in reversed(letters.numbers(db, selection)):
         letter = letters.find(db, number)
         if letter is not None:
             yield letter
@@ -144,6 +173,8 @@ def _document(letter: DeadLetter) -> dict[str, Any]:
         "event_id": letter.event_id.hex() if letter.event_id else None,
         "site": letter.site,
         "sha256": letter.sha256.hex(),
+        "replayed_at": None if letter.replayed_us is None else iso_us(letter.replayed_us),
+        "exported_at": None if letter.exported_us is None else iso_us(letter.exported_us),
     }
 
 
@@ -158,7 +189,13 @@ def _row(letter: DeadLetter) -> tuple[object, ...]:
         letter.topic,
         letter.detail,
         excerpt + more,
+        _done(letter),
     )
+
+
+def _done(letter: DeadLetter) -> str:
+    done = {"replayed": letter.replayed_us, "exported": letter.exported_us}
+    return ", ".join(word for word, moment in done.items() if moment is not None)
 
 
 def _readable(payload: bytes) -> str:

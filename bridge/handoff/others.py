@@ -16,6 +16,7 @@ from bridge.handoff.own import Superseded
 from bridge.handoff.record import HEADS, Head, Part, decode, head_path, sweep
 from bridge.journal import Journal
 from bridge.journal.handover import Handed
+from bridge.reading import Again
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,9 @@ class Others:
     def _take_part(self, head: Head, name: str) -> None:
         part = self._load(name)
         # A part is written before its head: it may hold more than the head says.
-        readings = [entry.reading for entry in part.entries if entry.seq <= head.shipped_seq]
+        named = [entry for entry in part.entries if entry.seq <= head.shipped_seq]
+        readings = [entry.reading for entry in named if not isinstance(entry, Again)]
+        again = [(entry.sink, entry.reading) for entry in named if isinstance(entry, Again)]
         ids = [known[1:] for known in part.ids if known[0] <= head.shipped_seq]
         notes = self._notes()
         before = notes.get(head.instance, _Taken(0, []))
@@ -167,7 +170,7 @@ class Others:
             return _NOTE, _noted(notes)
 
         foreign = [stream for stream in head.streams if stream != self._stream]
-        self._journal.take_over(readings, Handed(note, ids, part.letters, foreign))
+        self._journal.take_over(readings, Handed(note, ids, part.letters, foreign, again))
 
     def _load(self, name: str) -> Part:
         stored = self._bucket.get(name)

@@ -200,7 +200,7 @@ class Own:
         if not letters:
             return False
         with self._lock:
-            number = self._upload("letters", Part(letters=[letter[1:] for letter in letters]))
+            number = self._upload("letters", Part(letters=[letter.row for letter in letters]))
             span = (self._head.letters[0], number + 1)
             self._write(self._head.after(letters=span, letter=letters[-1].id))
         return True

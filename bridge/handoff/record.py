@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bridge.handoff.bucket import Bucket
 from bridge.journal.letters import Row
-from bridge.reading import Entry, Reading
+from bridge.reading import Again, Entry, Reading
 
 HEADS = "heads/"
 
@@ -86,6 +86,7 @@ def part_path(instance: str, kind: str, number: int) -> str:
 def encode(part: Part) -> bytes:
     members = {
         "entries": [(seq, reading[0].hex(), *reading[1:]) for seq, reading in part.entries],
+        "again": [(entry.seq, entry.sink) for entry in part.entries if isinstance(entry, Again)],
         "letters": [[_packed(value) for value in letter] for letter in part.letters],
         "ids": [(seq, event_us, event_id.hex()) for seq, event_us, event_id in part.ids],
     }
@@ -95,11 +96,17 @@ def encode(part: Part) -> bytes:
 def decode(data: bytes) -> Part:
     """Raises ValueError, zlib.error for what `encode` did not write."""
     members = orjson.loads(zlib.decompress(data))
+    again = dict(members.get("again", ()))
     return Part(
-        [Entry(row[0], Reading(bytes.fromhex(row[1]), *row[2:])) for row in members["entries"]],
+        [_entry(row, again.get(row[0])) for row in members["entries"]],
         [_letter(row) for row in members["letters"]],
         [(seq, event_us, bytes.fromhex(text)) for seq, event_us, text in members["ids"]],
     )
+
+
+def _entry(row: list[Any], sink: str | None) -> Entry:
+    reading = Reading(bytes.fromhex(row[1]), *row[2:])
+    return Entry(row[0], reading) if sink is None else Again(row[0], reading, sink)
 
 
 def _packed(value: Any) -> Any:

@@ -2,8 +2,8 @@
 alone may wait for the next flush: a power cut takes back the latest of them, never a part of one
 nor anything that came before the last flushed commit.
 
-What is true after every commit, whatever is killed between any two lines (each has a test in
-`tests/unit/test_journal_invariants.py` that names it):
+What is true after every commit, whatever is killed between any two lines (each has a test that
+names it in `tests/unit/test_journal_invariants.py`, I9 and I10 in `test_journal_orders.py`):
 
  I1  A message that was acknowledged to the broker is in `ids` and `entries`, or in
      `dead_letters`, or it was counted as a duplicate of one that is.
@@ -20,6 +20,11 @@ What is true after every commit, whatever is killed between any two lines (each 
      answer freed its offset (then by one without entries: where the next append goes), or when
      the same entries are put down for a look-up in the table (then by one without a stream).
  I8  A failed transaction changes nothing, on disk or in memory.
+ I9  An entry of `again` is unresolved for its own sink alone, and keeps its identity however old
+     it is. It was dead-lettered and is pending instead, or is one more that was accepted: the
+     ledger balances.
+ I10 An order has its outcome in the transaction of what it changes: it waits, or was carried out
+     once. A letter is replayed once, unless by force.
 
 Files of this package, in the order in which a reading meets them:
 
@@ -31,10 +36,11 @@ Files of this package, in the order in which a reading meets them:
     journal.py    append, read, dead letters: the path of a reading
     retention.py  running time, what may be pruned, fullness
     letters.py    dead letters
+    orders.py     what operators order about them, and carrying it out
     handover.py   what a predecessor's journal hands to this one, and this one to another
     salvage.py    setting a damaged file aside and taking over what can be read
 
-Tables: see `store.SCHEMA`.
+Tables: see `store.SCHEMA` and what `store.MIGRATIONS` has added to it.
 """
 
 from bridge.journal.journal import Journal

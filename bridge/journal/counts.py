@@ -20,9 +20,10 @@ INSERT INTO ledger VALUES (?, ?, ?, ?, ?) ON CONFLICT (site) DO UPDATE SET
     received = received + excluded.received, accepted = accepted + excluded.accepted,
     duplicates = duplicates + excluded.duplicates, rejected = rejected + excluded.rejected"""
 _ADD_SINK = """
-INSERT INTO sink_ledger VALUES (?, ?, ?, ?, 0) ON CONFLICT (sink, site) DO UPDATE SET
+INSERT INTO sink_ledger VALUES (?, ?, ?, ?, ?) ON CONFLICT (sink, site) DO UPDATE SET
     settled = settled + excluded.settled,
-    dead_lettered = dead_lettered + excluded.dead_lettered"""
+    dead_lettered = dead_lettered + excluded.dead_lettered,
+    skipped = skipped + excluded.skipped"""
 _ADD_REASON = """
 INSERT INTO reasons VALUES (?, ?) ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count
 """
@@ -39,10 +40,16 @@ class SiteDelta:
 
 @dataclass
 class SinkDelta:
-    """What one transaction adds to one site's line of one sink."""
+    """What one transaction adds to one site's line of one sink, all of it out of what is pending.
+    Less than nothing dead-lettered: a letter's reading is pending again."""
 
     settled: int = 0
     dead_lettered: int = 0
+    skipped: int = 0
+
+    @property
+    def resolved(self) -> int:
+        return self.settled + self.dead_lettered + self.skipped
 
 
 @dataclass
@@ -131,7 +138,10 @@ class Counts:
     ) -> None:
         db.executemany(
             _ADD_SINK,
-            [(sink, site, delta.settled, delta.dead_lettered) for site, delta in deltas.items()],
+            [
+                (sink, site, delta.settled, delta.dead_lettered, delta.skipped)
+                for site, delta in deltas.items()
+            ],
         )
 
     # --- after its commit ---
@@ -152,7 +162,8 @@ class Counts:
         for site, delta in deltas.items():
             lines.settled[site] += delta.settled
             lines.dead_lettered[site] += delta.dead_lettered
-            lines.pending[site] -= delta.settled + delta.dead_lettered
+            lines.skipped[site] += delta.skipped
+            lines.pending[site] -= delta.resolved
 
     # --- reading ---
 
@@ -176,6 +187,9 @@ class Counts:
             dead_lettered=lines.dead_lettered[site],
             skipped=lines.skipped[site],
         )
+
+    def dead_lettered(self, sink: str, site: str) -> int:
+        return self._sinks[sink].dead_lettered[site]
 
     def pending(self, sink: str) -> int:
         return sum(self._sinks[sink].pending.values())

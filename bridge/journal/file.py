@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,9 +91,12 @@ class JournalFile:
         self._space = retention.Space(db, self.path, self._limits.max_bytes, self._log_pages * 4096)
         self._reserve.take()
         self._letter_bytes = letters.stored_bytes(db)
+        self._replayed = _replayed(db)
+        self._retried = Counter(dict(db.execute("SELECT sink, count FROM retried")))
         self._acked_seq = self._number("acked_seq")
         self._last_seq = max(self._acked_seq, self._highest_seq())
         self._positions: dict[str, int] = {}
+        self._orders_due = True  # or there may be: nobody has looked yet
         self._first_entry = retention.first_seq(db, "entries") or self._last_seq + 1
         self._first_id = retention.first_seq(db, "ids") or self._last_seq + 1
         self._prune_step = retention.STEP
@@ -104,6 +108,7 @@ class JournalFile:
     def _highest_seq(self) -> int:
         row = self._db.execute(
             "SELECT max(coalesce((SELECT max(seq) FROM ids), 0),"
+            " coalesce((SELECT max(seq) FROM again), 0),"
             " coalesce((SELECT max(seq) FROM ticks), 0),"
             " coalesce((SELECT max(position) FROM sinks), 0),"
             " coalesce((SELECT max(position) FROM lanes), 0))"
@@ -189,11 +194,14 @@ class JournalFile:
                 self._space.measure()
 
     def _look_outside(self) -> None:
-        """Take in what a command changed: letters purged or replayed, a loss that was cleared."""
+        """Take in what a command changed: orders, letters purged, readings sent again, a loss that
+        was cleared."""
         outside = store.changes_of_others(self._db)
         if outside != self._outside:
             self._outside = outside
+            self._orders_due = True
             self._letter_bytes = letters.stored_bytes(self._db)
+            self._replayed = _replayed(self._db)
             row = self._db.execute("SELECT value FROM meta WHERE key = 'loss'").fetchone()
             self.loss = None if row is None else row[0]
 
@@ -238,6 +246,7 @@ class JournalFile:
             last = min(cut_entries, first_entry + step - 1)
             if first_entry <= last:
                 retention.delete_up_to(db, "entries", last)
+                retention.delete_up_to(db, "again", last)
                 first_entry = last + 1
             last = min(cut_ids, first_entry - 1, first_id + step - 1)
             if first_id <= last:
@@ -302,6 +311,14 @@ class JournalFile:
     def ceiling_bytes(self) -> int:
         return self._space.ceiling
 
+    def replayed(self, sink: str) -> int:
+        """How many readings `replay` has sent to it, outside the balance."""
+        return self._replayed.get(sink, 0)
+
+    def retried(self, sink: str) -> int:
+        """How many of its dead letters went back to pending, and count as dead-lettered no more."""
+        return self._retried[sink]
+
     def dedupe_window_seconds(self) -> float:
         """How far back, in running time, a duplicate is recognised."""
         with self._lock:
@@ -315,3 +332,7 @@ class JournalFile:
             with self._writing() as db:
                 db.execute("DELETE FROM meta WHERE key = 'loss'")
             self.loss = None
+
+
+def _replayed(db: sqlite3.Connection) -> dict[str, int]:
+    return dict(db.execute("SELECT sink, sum(count) FROM replayed GROUP BY sink").fetchall())

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bridge.journal import letters, store
+from bridge.journal import letters, orders, store
 from bridge.journal.types import Resume
-from bridge.reading import Entry
+from bridge.reading import Again, Entry, Reading
 
 
 class Handed(NamedTuple):
@@ -25,30 +25,55 @@ class Handed(NamedTuple):
     ids: event times and event ids by which redelivered readings are recognised.
     letters: rows of dead letters, kept but not counted again.
     streams: on which the readings may have been appended by others.
+    again: readings that one sink alone is to get, with its name: it refused them once.
     """
 
     note: Callable[[int, int], tuple[str, str]]
     ids: Sequence[tuple[int, bytes]] = ()
     letters: Sequence[letters.Row] = ()
     streams: Sequence[str] = ()
+    again: Sequence[tuple[str, Reading]] = ()
+
+    @property
+    def before(self) -> int:
+        """How many sequence numbers it takes before those of the readings."""
+        return len(self.ids) + len(self.again)
 
 
 FOREIGN = "foreign_streams"
 
 
 def insert(db: sqlite3.Connection, handed: Handed, first: int, last: int) -> dict[str, Any]:
-    """Everything but the readings, which get the sequence numbers from `first` to `last`; the ids
-    get those before. Answers what has become of `meta`."""
+    """Everything but the readings, which get the sequence numbers from `first` to `last`; ids and
+    what one sink alone is to get have those before. Answers what has become of `meta`."""
     db.executemany(
         "INSERT OR IGNORE INTO ids VALUES (?, ?, ?)",
-        [(seq, *known) for seq, known in enumerate(handed.ids, first - len(handed.ids))],
+        [(seq, *known) for seq, known in enumerate(handed.ids, first - handed.before)],
     )
+    first -= len(handed.again)
+    for seq, (sink, reading) in enumerate(handed.again, first):
+        orders.insert(db, Again(seq, reading, sink))
+        _count_again(db, sink, reading.site)
     letters.insert(db, handed.letters)
     # A sink that can look whether it has one already is to look before it writes it.
     meta = dict([handed.note(first, last), ("verify_up_to", last)])
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
     _note_foreign(db, handed.streams)
     return meta
+
+
+def _count_again(db: sqlite3.Connection, sink: str, site: str) -> None:
+    """As a reading that was accepted, and of which the other sinks get nothing."""
+    db.execute(
+        "INSERT INTO ledger VALUES (?, 1, 1, 0, 0) ON CONFLICT (site) "
+        "DO UPDATE SET received = received + 1, accepted = accepted + 1",
+        (site,),
+    )
+    db.execute(
+        "INSERT INTO sink_ledger SELECT name, ?, 0, 0, 1 FROM sinks WHERE active = 1 AND name <> ? "
+        "ON CONFLICT (sink, site) DO UPDATE SET skipped = skipped + 1",
+        (site, sink),
+    )
 
 
 def _note_foreign(db: sqlite3.Connection, streams: Sequence[str]) -> None:
@@ -78,7 +103,8 @@ def foreign_streams(db: sqlite3.Connection) -> list[str]:
 class Open:
     """Which entries a sink that is as far as `resume` says has still to resolve."""
 
-    def __init__(self, resume: Resume) -> None:
+    def __init__(self, sink: str, resume: Resume) -> None:
+        self._sink = sink
         self._position = resume.position
         self._lanes = {
             key: (lane.position, frozenset(lane.beyond)) for key, lane in resume.lanes.items()
@@ -88,6 +114,7 @@ class Open:
         # A lane is a site, or the whole sink: the two kinds of order there are.
         return (
             entry.seq > self._position
+            and not (isinstance(entry, Again) and entry.sink != self._sink)
             and not self._resolved("", entry.seq)
             and not self._resolved(entry.reading.site, entry.seq)
         )
@@ -110,9 +137,11 @@ def known_ids(
 
 
 def letters_after(db: sqlite3.Connection, number: int, limit: int) -> list[letters.DeadLetter]:
-    """Letters that are nowhere else yet, from the one after `number` on."""
+    """Letters that are nowhere else yet and were not replayed, from the one after `number` on."""
     rows = db.execute(
-        f"{letters.SELECT} WHERE id > ? AND forwarded = 0 ORDER BY id LIMIT ?", (number, limit)
+        f"{letters.SELECT} WHERE id > ? AND forwarded = 0 AND replayed_us IS NULL "
+        "ORDER BY id LIMIT ?",
+        (number, limit),
     )
     return [letters.DeadLetter(*row) for row in rows]
 

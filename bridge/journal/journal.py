@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from bridge.errors import JournalError
-from bridge.journal import handover, letters, salvage
+from bridge.journal import handover, letters, orders, salvage
 from bridge.journal.counts import Counts, SiteDelta
 from bridge.journal.handover import Handed
 from bridge.journal.letters import DeadLetter
 from bridge.journal.sink_side import SinkSide
-from bridge.journal.tail import weight
+from bridge.journal.tail import Tail, weight
 from bridge.journal.types import Appended, Limits
 from bridge.reading import Entry, Reading, Rejection
 from bridge.snapshot import SiteCounts
@@ -40,7 +40,12 @@ class Journal(SinkSide):
         with self._lock:
             with self._reading():
                 new = handover.new_letters(self._db, handed.letters)
-            return self._append(readings, [], handed._replace(letters=new))
+            if handed.again:  # which only the disk will have
+                self._tail = Tail(self._last_seq + handed.before)
+            result = self._append(readings, [], handed._replace(letters=new))
+            if handed.again:
+                self._count_anew()
+            return result
 
     def _append(
         self,
@@ -49,7 +54,7 @@ class Journal(SinkSide):
         handed: Handed | None,
     ) -> Appended:
         with self._lock:
-            first = self._last_seq + 1 + (len(handed.ids) if handed else 0)
+            first = self._last_seq + 1 + (handed.before if handed else 0)
             entries = [Entry(seq, reading) for seq, reading in enumerate(readings, first)]
             rows, deferred = self._letters_that_fit(rejections)
             with self._writing() as db:
@@ -139,7 +144,7 @@ class Journal(SinkSide):
             for row in self._db.execute(
                 f"{salvage.ENTRY} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (after, limit)
             ):
-                entry = Entry(row[0], Reading._make(row[1:]))
+                entry = salvage.entry_of(row)
                 found.append(entry)
                 size += weight(entry)
                 if size > READ_BYTES:
@@ -154,7 +159,7 @@ class Journal(SinkSide):
                 row = self._db.execute(f"{salvage.ENTRY} WHERE e.seq = ?", (seq,)).fetchone()
                 if row is None:
                     raise JournalError(f"entry {seq} is not in the journal any more")
-                found.append(Entry(row[0], Reading._make(row[1:])))
+                found.append(salvage.entry_of(row))
             return found
 
     # --- handing over -----------------------------------------------------------------------------
@@ -164,7 +169,7 @@ class Journal(SinkSide):
         the last that was looked at."""
         with self._lock:
             entries = self.read(after, limit)
-            waiting = [handover.Open(self.resume(sink)) for sink in self._positions]
+            waiting = [handover.Open(sink, self.resume(sink)) for sink in self._positions]
         found = [entry for entry in entries if any(entry in sink for sink in waiting)]
         return found, entries[-1].seq if entries else after
 
@@ -174,10 +179,10 @@ class Journal(SinkSide):
         delivered. Answers how many those were."""
         with self._lock:
             given: dict[str, list[Entry]] = {}
-            waiting = {sink: handover.Open(self.resume(sink)) for sink in self._positions}
+            waiting = {sink: handover.Open(sink, self.resume(sink)) for sink in self._positions}
             with self._writing() as db:
                 entries = [
-                    Entry(row[0], Reading._make(row[1:]))
+                    salvage.entry_of(row)
                     for row in db.execute(
                         f"{salvage.ENTRY} WHERE e.seq BETWEEN ? AND ?", (first, last)
                     )
@@ -186,12 +191,15 @@ class Journal(SinkSide):
                     given[sink] = [entry for entry in entries if entry in is_open]
                 handover.skip(db, given)
                 handover.forget(db, first, last)
-            self._counts = Counts()
-            with self._reading():
-                self._counts.load(self._db)
-                for sink in self._positions:
-                    self._load_sink(sink)
+            self._count_anew()
             return len({entry.seq for entries in given.values() for entry in entries})
+
+    def _count_anew(self) -> None:
+        self._counts = Counts()
+        with self._reading():
+            self._counts.load(self._db)
+            for sink in self._positions:
+                self._load_sink(sink)
 
     def foreign_streams(self) -> list[str]:
         """Write streams on which others may have appended entries of this journal."""
@@ -263,6 +271,37 @@ class Journal(SinkSide):
     def _passes_through(self, size: int) -> bool:
         # However large it is: with nothing else on its way, a letter must not wait for ever.
         return self._limits.forwarding and size <= self._limits.dead_letter_max_bytes
+
+    # --- orders -----------------------------------------------------------------------------------
+
+    def carry_out(self, judge: orders.Judge) -> int:
+        """Carry out the oldest orders that wait, in one transaction with their outcomes. Answers
+        how many; none while the journal is full."""
+        with self._lock:
+            if not self._orders_due or self._space.full:
+                return 0
+            with self._reading():
+                due = orders.due(self._db)
+            if not due:
+                self._orders_due = False
+                return 0
+            with self._writing() as db:
+                work = orders.Work(
+                    db, self._counts, self._positions, self._last_seq, self._clock.now_us()
+                )
+                work.do(due, judge)
+                work.write_counts()
+            self._last_seq = work.last_seq
+            self._retried.update(work.retried)
+            self._counts.apply_sites(work.sites, {})
+            for sink, deltas in work.sinks.items():
+                self._counts.apply_sink(sink, deltas)
+            if work.entries:
+                self._tail.add(work.entries)
+            self._space.measure()
+        for listener in self._listeners:
+            listener()
+        return work.done
 
     # --- the ledger -------------------------------------------------------------------------------
 

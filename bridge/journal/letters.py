@@ -17,11 +17,28 @@ _COLUMNS = (
     "sink, reason, detail, site, topic, payload, payload_bytes, sha256, received_us, event_id"
 )
 _INSERT = f"INSERT INTO dead_letters ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-SELECT = f"SELECT id, {_COLUMNS} FROM dead_letters"
+SELECT = f"SELECT id, {_COLUMNS}, replayed_us, exported_us FROM dead_letters"
+_SELECTED = (
+    "(?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR site = ?2) "
+    "AND (?3 IS NULL OR coalesce(sink, 'entrance') = ?3) "
+    "AND (?4 IS NULL OR received_us >= ?4) AND (?5 IS NULL OR received_us < ?5)"
+)
+
+
+class Selection(NamedTuple):
+    """Which letters: all that fit what is given. sink: "entrance" for what no sink refused.
+    received: from this moment on, and before that one (microseconds since 1970)."""
+
+    reason: str | None = None
+    site: str | None = None
+    sink: str | None = None
+    first_us: int | None = None
+    before_us: int | None = None
 
 
 class DeadLetter(NamedTuple):
-    """One letter. `sink` is None for a message refused at the entrance, which has no event id."""
+    """One letter. `sink` is None for a message refused at the entrance, which has no event id.
+    When it was replayed and exported: None while it was not."""
 
     id: int
     sink: str | None
@@ -34,6 +51,18 @@ class DeadLetter(NamedTuple):
     sha256: bytes
     received_us: int
     event_id: bytes | None
+    replayed_us: int | None = None
+    exported_us: int | None = None
+
+    @property
+    def row(self) -> Row:
+        """What it was made of: neither its number nor what became of it."""
+        return self[1:11]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of its payload was kept."""
+        return len(self.payload) == self.payload_bytes
 
 
 class Refused(NamedTuple):
@@ -137,22 +166,56 @@ def mark_forwarded(db: sqlite3.Connection, letters: Sequence[DeadLetter], keep: 
     return gone
 
 
-def select(
-    db: sqlite3.Connection,
-    *,
-    reason: str | None = None,
-    site: str | None = None,
-    limit: int = -1,
-) -> Iterable[DeadLetter]:
+def select(db: sqlite3.Connection, selection: Selection, limit: int = -1) -> Iterable[DeadLetter]:
     """Letters, newest first, as a stream."""
-    rows = db.execute(
-        f"{SELECT} WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR site = ?2) "
-        "ORDER BY id DESC LIMIT ?3",
-        (reason, site, limit),
-    )
+    rows = db.execute(f"{SELECT} WHERE {_SELECTED} ORDER BY id DESC LIMIT ?6", (*selection, limit))
     return (DeadLetter(*row) for row in rows)
+
+
+def numbers(db: sqlite3.Connection, selection: Selection, fresh: bool = False) -> list[int]:
+    """Their numbers alone, the oldest first; of `fresh` ones, that were not replayed."""
+    rows = db.execute(
+        f"SELECT id FROM dead_letters WHERE {_SELECTED} AND NOT (?6 AND replayed_us IS NOT NULL) "
+        "ORDER BY id",
+        (*selection, fresh),
+    )
+    return [number for (number,) in rows]
 
 
 def find(db: sqlite3.Connection, number: int) -> DeadLetter | None:
     row = db.execute(f"{SELECT} WHERE id = ?", (number,)).fetchone()
     return None if row is None else DeadLetter(*row)
+
+
+def mark_replayed(db: sqlite3.Connection, number: int, now_us: int) -> None:
+    """In a transaction."""
+    db.execute("UPDATE dead_letters SET replayed_us = ? WHERE id = ?", (now_us, number))
+
+
+def mark_exported(db: sqlite3.Connection, some: Iterable[int], now_us: int) -> None:
+    """In a transaction."""
+    db.executemany(
+        "UPDATE dead_letters SET exported_us = ? WHERE id = ?",
+        [(now_us, number) for number in some],
+    )
+
+
+_GOING = (
+    "FROM dead_letters WHERE id = ? AND exported_us IS NOT NULL AND (forwarded = 1 OR NOT ?) "
+    "AND id NOT IN (SELECT letter FROM orders WHERE done_us IS NULL)"
+)
+
+
+def may_go(db: sqlite3.Connection, some: Iterable[int], forwarding: bool) -> list[int]:
+    """Of these, the ones that an export has covered, for which nothing is ordered and which, if
+    there is a dead-letter topic, have been published there."""
+    return [
+        number
+        for number in some
+        if db.execute(f"SELECT 1 {_GOING}", (number, forwarding)).fetchone()
+    ]
+
+
+def purge(db: sqlite3.Connection, some: Iterable[int], forwarding: bool) -> int:
+    """In a transaction: delete those of these that may go. Answers how many."""
+    return sum(db.execute(f"DELETE {_GOING}", (number, forwarding)).rowcount for number in some)

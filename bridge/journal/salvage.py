@@ -17,11 +17,12 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bridge.clock import Clock
 from bridge.errors import JournalDamaged
 from bridge.journal import store
-from bridge.reading import Reading, event_id
+from bridge.reading import Again, Entry, Reading, event_id
 from bridge.times import from_us
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,12 @@ log = logging.getLogger(__name__)
 QUICK_CHECK_BYTES = 512 * 1024**2
 SIDE_FILES = ("-shm", "-wal", "-journal")
 ENTRY = """
-SELECT e.seq, i.event_id, e.site, e.pi_tag, e.sensor_id, i.event_us, e.value, e.received_us,
-       e.attributes FROM entries e JOIN ids i ON i.seq = e.seq"""
+SELECT e.seq, coalesce(i.event_id, a.event_id), e.site, e.pi_tag, e.sensor_id,
+       coalesce(i.event_us, a.event_us), e.value, e.received_us, e.attributes, a.sink
+       FROM entries e LEFT JOIN ids i ON i.seq = e.seq LEFT JOIN again a ON a.seq = e.seq"""
 _Row = tuple[object, ...]
-_BY_ROWID = ("ids", "entries", "ticks", "dead_letters")
+_BY_ROWID = ("ids", "entries", "again", "ticks", "dead_letters")
+# Orders are not taken over: whether one was carried out is in doubt, and who gave it can look.
 _KEYS = {
     "ledger": ("site",),
     "reasons": ("reason",),
@@ -42,7 +45,16 @@ _KEYS = {
     "lanes": ("sink", "lane"),
     "appends": ("sink",),
     "meta": ("key",),
+    "replayed": ("sink", "site"),
+    "retried": ("sink",),
 }
+
+
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    """What a row of `ENTRY` says."""
+    seq, *columns, sink = row
+    reading = Reading._make(columns)
+    return Entry(seq, reading) if sink is None else Again(seq, reading, sink)
 
 
 def open_sound(path: Path, wal_pages: int, clock: Clock) -> sqlite3.Connection:
@@ -81,9 +93,8 @@ def recover(path: Path, wal_pages: int, clock: Clock, why: str) -> sqlite3.Conne
 def clear_loss(path: Path) -> bool:
     """An operator has seen the loss: show it no longer. Beside a running daemon or without one;
     answers whether there was any. Raises JournalError."""
-    db = store.connect_reader(path)
+    db = store.connect_writer_beside(path)
     try:
-        db.execute("PRAGMA query_only = OFF")
         with store.transaction(db):
             return db.execute("DELETE FROM meta WHERE key = 'loss'").rowcount > 0
     finally:
@@ -191,6 +202,8 @@ def _check(db: sqlite3.Connection, size: int, suspected: bool) -> None:
             found = db.execute(f"PRAGMA {check}(1)").fetchone()[0]
             if found != "ok":
                 raise JournalDamaged(f"the journal is damaged: {found}")
+        if store.version(db) < store.ACTING_SINCE:
+            db.execute("CREATE TEMP TABLE again (seq, sink, event_us, event_id)")
         if suspected and any(True for _ in _falsified(db)):
             raise JournalDamaged("the journal is damaged: a reading is not what its identity says")
 
@@ -199,19 +212,16 @@ def _check_tables(db: sqlite3.Connection) -> None:
     version = store.version(db)
     if version == 0:
         raise JournalDamaged("the journal is damaged: it has no version")
-    if version == store.SCHEMA_VERSION:
-        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
-        missing = {*_BY_ROWID, *_KEYS} - tables
-        if missing:
-            raise JournalDamaged(f"the journal is damaged: it has no {', '.join(sorted(missing))}")
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
+    if missing := store.tables_of(version) - tables:
+        raise JournalDamaged(f"the journal is damaged: it has no {', '.join(sorted(missing))}")
 
 
 def _falsified(db: sqlite3.Connection) -> Iterator[int]:
     """Entries whose content is not what was hashed when they came."""
-    for seq, *columns in db.execute(ENTRY):
-        reading = Reading._make(columns)
-        if event_id(reading) != reading.event_id:
-            yield seq
+    for entry in map(entry_of, db.execute(ENTRY)):
+        if event_id(entry.reading) != entry.reading.event_id:
+            yield entry.seq
 
 
 # --- content --------------------------------------------------------------------------------------
@@ -242,10 +252,11 @@ def _drop_unsound(db: sqlite3.Connection) -> int:
     """Take out again what is not whole, or not what it was. Answers how many entries that were.
     An append can only be sent again as it was: without all of its entries it is none."""
     whole = db.execute(
-        "DELETE FROM entries WHERE NOT EXISTS (SELECT 1 FROM ids WHERE ids.seq = entries.seq)"
+        "DELETE FROM entries WHERE NOT EXISTS (SELECT 1 FROM ids WHERE ids.seq = entries.seq) "
+        "AND NOT EXISTS (SELECT 1 FROM again WHERE again.seq = entries.seq)"
     ).rowcount
     falsified = [(seq,) for seq in _falsified(db)]
-    for table in ("entries", "ids"):
+    for table in ("entries", "ids", "again"):
         db.executemany(f"DELETE FROM {table} WHERE seq = ?", falsified)
     db.execute("DELETE FROM lanes WHERE length(beyond) % 8 <> 0")
     db.execute("DELETE FROM appends WHERE length(seqs) % 8 <> 0 OR length(seqs) = 0")
@@ -265,12 +276,13 @@ def _put(db: sqlite3.Connection, key: str, value: object) -> None:
 
 def _copy(source: sqlite3.Connection, db: sqlite3.Connection, table: str) -> int:
     rows = _by_rowid(source, table) if table in _BY_ROWID else _by_key(source, table)
-    width = len(db.execute(f"SELECT * FROM {table} LIMIT 0").description)
-    marks = ", ".join("?" * width)
+    names = [column[0] for column in db.execute(f"SELECT * FROM {table} LIMIT 0").description]
     copied = 0
     for row in rows:
-        if len(row) == width:
-            copied += _inserted(db, f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
+        if len(row) <= len(names):  # an older version has fewer
+            columns, marks = ", ".join(names[: len(row)]), ", ".join("?" * len(row))
+            statement = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})"
+            copied += _inserted(db, statement, row)
     return copied
 
 

@@ -12,6 +12,9 @@ from bridge.journal.counts import Counts, SinkDelta, rebalance, skipped_before
 from bridge.journal.file import JournalFile
 from bridge.journal.types import AppendIntent, LaneProgress, Resume, Settlement
 
+# Not an entry for another sink alone. ?1: this one.
+_FOR = "NOT EXISTS (SELECT 1 FROM again a WHERE a.seq = e.seq AND a.sink <> ?1)"
+
 
 class SinkSide(JournalFile):
     """The part of `Journal` that the delivery settles with."""
@@ -41,6 +44,12 @@ class SinkSide(JournalFile):
             self._meta.pop("join_at", None)
             for name in destinations:
                 self._load_sink(name)
+
+    def destinations(self) -> dict[str, str]:
+        """The sinks that the last run on this journal had, and where they led."""
+        with self._lock, self._reading():
+            rows = self._db.execute("SELECT name, destination FROM sinks WHERE active = 1")
+            return dict(rows.fetchall())
 
     @property
     def verify_up_to(self) -> int:
@@ -107,8 +116,8 @@ class SinkSide(JournalFile):
         """When the oldest entry that this sink has not resolved was received."""
         with self._lock, self._reading():
             row = self._db.execute(
-                "SELECT received_us FROM entries WHERE seq > ? ORDER BY seq LIMIT 1",
-                (self._positions[sink],),
+                f"SELECT received_us FROM entries e WHERE seq > ?2 AND {_FOR} ORDER BY seq LIMIT 1",
+                (sink, self._positions[sink]),
             ).fetchone()
             return None if row is None else row[0]
 
@@ -172,7 +181,7 @@ class SinkSide(JournalFile):
         rows = self._db.execute(
             "SELECT e.site, count(*) FROM entries e "
             "LEFT JOIN lanes l ON l.sink = ?1 AND l.lane = e.site "
-            "WHERE e.seq > ?2 AND e.seq > coalesce(l.position, 0) GROUP BY e.site",
+            f"WHERE e.seq > ?2 AND e.seq > coalesce(l.position, 0) AND {_FOR} GROUP BY e.site",
             (name, whole),
         )
         pending = Counter(dict(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,8 @@ from bridge.errors import (
     JournalNewer,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+ACTING_SINCE = 2  # the version that knows orders, and entries for one sink alone
 
 SCHEMA = """
 -- STRICT, so that the check of a doubtful file also finds values of a wrong type.
@@ -64,16 +66,47 @@ CREATE INDEX dead_letters_waiting ON dead_letters (id) WHERE forwarded = 0;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID, STRICT;
 """
 
+ACTING = """
+-- What an operator's command asks of whoever runs on the journal. done_us: NULL while it waits.
+CREATE TABLE orders (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, letter INTEGER NOT NULL, topic TEXT, payload BLOB,
+    force INTEGER NOT NULL, ordered_us INTEGER NOT NULL, done_us INTEGER, outcome TEXT, detail TEXT)
+    STRICT;
+CREATE INDEX orders_due ON orders (id) WHERE done_us IS NULL;
+-- Entries that one sink alone is to get, which refused them once. Their identity is here as well:
+-- `ids` may hold it under the number that they came with.
+CREATE TABLE again (
+    seq INTEGER PRIMARY KEY, sink TEXT NOT NULL, event_us INTEGER NOT NULL, event_id BLOB NOT NULL)
+    STRICT;
+-- Sent once more by `replay`, outside the balance.
+CREATE TABLE replayed (
+    sink TEXT NOT NULL, site TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (sink, site))
+    WITHOUT ROWID, STRICT;
+-- How many went back from dead-lettered to pending: a counter of the former must never go down.
+CREATE TABLE retried (sink TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID, STRICT;
+-- Columns are only ever added at the end: a damaged file of an older version is taken over by it.
+ALTER TABLE dead_letters ADD COLUMN replayed_us INTEGER;
+ALTER TABLE dead_letters ADD COLUMN exported_us INTEGER;
+"""
+
 # One entry a version: the statements that lead from the version before to it.
-MIGRATIONS: dict[int, str] = {1: SCHEMA}
+MIGRATIONS: dict[int, str] = {1: SCHEMA, 2: ACTING}
+
+
+IN_USE = (
+    "the journal {journal} is in use by another run, process id {holder}: "
+    "stop that one, or set another JOURNAL_PATH"
+)
 
 
 class Lock:
-    """The right to run on a journal: an advisory lock on `<path>.lock`, gone with the process."""
+    """The right to run on a journal: an advisory lock on `<path>.lock`, gone with the process.
+    Or another right, with a file `name` and words of its own for when somebody has it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "lock", busy: str = IN_USE) -> None:
         self._journal = path
-        self._path = Path(f"{path}.lock")
+        self._path = Path(f"{path}.{name}")
+        self._busy = busy
         self._file: int | None = None
 
     def acquire(self) -> None:
@@ -90,10 +123,7 @@ class Lock:
             os.close(file)
             if not isinstance(error, BlockingIOError):
                 raise _unusable(self._journal, error) from error
-            raise JournalLocked(
-                f"the journal {self._journal} is in use by another run, "
-                f"process id {holder}: stop that one, or set another JOURNAL_PATH"
-            ) from None
+            raise JournalLocked(self._busy.format(journal=self._journal, holder=holder)) from None
         self._file = file
         # The number only serves a message: a full disk must not keep the bridge from starting.
         with suppress(OSError):
@@ -162,6 +192,15 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     with _opened(path) as db:
         db.execute("PRAGMA query_only = ON")
         _refuse_newer(db, path)
+        _refuse_older(db, path)
+    return db
+
+
+def connect_writer_beside(path: Path) -> sqlite3.Connection:
+    """A connection for a command's own short transactions, beside a running daemon. Raises as
+    `connect_reader`."""
+    db = connect_reader(path)
+    db.execute("PRAGMA query_only = OFF")
     return db
 
 
@@ -226,12 +265,27 @@ def version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
+def tables_of(version: int) -> set[str]:
+    """The tables that a journal of this version has."""
+    steps = "".join(MIGRATIONS[step] for step in range(1, version + 1) if step in MIGRATIONS)
+    return set(re.findall(r"CREATE TABLE (\w+)", steps))
+
+
 def _refuse_newer(db: sqlite3.Connection, path: Path) -> None:
     if version(db) > SCHEMA_VERSION:
         raise JournalNewer(
             f"the journal {path} was written by a newer version of the bridge (schema "
             f"{version(db)}, this one knows {SCHEMA_VERSION}): run that version, or let it drain "
             "the journal and start this one on a new JOURNAL_PATH"
+        )
+
+
+def _refuse_older(db: sqlite3.Connection, path: Path) -> None:
+    if 0 < version(db) < SCHEMA_VERSION:
+        raise JournalError(
+            f"the journal {path} was written by an older version of the bridge (schema "
+            f"{version(db)}, this one knows {SCHEMA_VERSION}): start this version on it first, "
+            "or use the command of that version"
         )
 
 

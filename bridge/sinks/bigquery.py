@@ -260,7 +260,7 @@ class StorageWriteSink:
         self._believed = False
         if intent.stream:
             self._note(AppendIntent("", 0, intent.seqs))
-        self._end_foreign_streams()
+        self.end_foreign_streams()
         found = self._present(batch)
         log.warning(
             "looked the undecided readings up in the table",
@@ -279,13 +279,14 @@ class StorageWriteSink:
         ]
         if not unsure:
             return []
-        self._end_foreign_streams()
+        self.end_foreign_streams()
         found = self._present(unsure)
         self._verified = frozenset(entry.seq for entry in batch)
         return found
 
-    def _end_foreign_streams(self) -> None:
-        """What others have sent must be decided before it can be looked up."""
+    def end_foreign_streams(self) -> None:
+        """What others have sent must be decided before it can be looked up. Blocks. Raises
+        SinkError."""
         streams = self._appends.foreign_streams()
         for stream in streams:
             try:

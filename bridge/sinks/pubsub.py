@@ -180,6 +180,14 @@ def _message(reading: Reading) -> Any:
     )
 
 
+def replayed_message(reading: Reading) -> Any:
+    """An event that is sent once more. Without a key: it must hold nothing up that is in order."""
+    message = _message(reading)
+    message.ClearField("ordering_key")
+    message.attributes["replay"] = "true"
+    return message
+
+
 def event_json(reading: Reading, event_id: str, event_time: str) -> bytes:
     """The KPI event of a reading, UTF-8 JSON."""
     return orjson.dumps(

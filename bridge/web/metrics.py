@@ -148,11 +148,15 @@ def _sinks(sinks: tuple[SinkState, ...]) -> Iterator[Metric]:
     held = GaugeMetricFamily(
         "bridge_sink_held", "1 while the sink needs an operator.", labels=["sink"]
     )
+    replayed = CounterMetricFamily(
+        "bridge_sink_replayed", "Readings sent once more by `replay`.", labels=["sink"]
+    )
     for sink in sinks:
+        replayed.add_metric([sink.name], sink.replayed)
         pending.add_metric([sink.name], sink.pending)
         oldest.add_metric([sink.name], sink.oldest_pending_seconds)
         held.add_metric([sink.name], sink.held is not None)
-    yield from (pending, oldest, held)
+    yield from (pending, oldest, held, replayed)
     yield _retries(sinks)
     yield from _histograms(sinks)
 
@@ -213,6 +217,8 @@ def _dead_lettered(ledger: Ledger, sinks: tuple[SinkState, ...]) -> Metric:
         labels=["sink"],
     )
     totals = summed(ledger.sites.values(), (sink.name for sink in sinks))
+    # A counter: what is pending again was dead-lettered all the same.
+    retried = {sink.name: sink.retried for sink in sinks}
     for sink, counts in totals.sinks.items():
-        family.add_metric([sink], counts.dead_lettered)
+        family.add_metric([sink], counts.dead_lettered + retried.get(sink, 0))
     return family

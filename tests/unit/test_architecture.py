@@ -44,10 +44,12 @@ SDKS = {
     "sqlite3": {
         *(
             f"bridge/journal/{name}.py"
-            for name in ("counts", "file", "handover", "journal", "letters")
+            for name in ("counts", "file", "handover", "journal", "letters", "orders")
         ),
         *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
-        "bridge/cli/dead_letters.py",
+        *(f"bridge/cli/{name}.py" for name in ("dead_letters", "dead_letters_acting", "ordering")),
+        "bridge/cli/replay.py",
+        "bridge/replay.py",
     },
 }
 
@@ -59,7 +61,7 @@ LAYERS = [
     {"budget", "logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
     {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
     {"loading", "subscriber"},
-    {"delivery", "web"},
+    {"delivery", "web", "replay"},
     {"service", "wiring"},
     {"cli"},
 ]

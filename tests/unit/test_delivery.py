@@ -17,11 +17,13 @@ from bridge.delivery import Delivery
 from bridge.errors import ContentRefused, Held, SinkError, Transient
 from bridge.journal import Journal
 from bridge.journal.journal import Limits
+from bridge.journal.orders import Order
 from bridge.loading import LANE_MIN
 from bridge.policy import BatchPolicy, RetryPolicy
 from bridge.reading import Entry
 from bridge.sinks.base import Outcome
 from bridge.sinks.memory import Answer, MemorySink
+from tests.support.orders import carried_out
 from tests.support.poll import eventually
 from tests.support.samples import sample, samples
 
@@ -529,3 +531,64 @@ def test_of_many_sites_those_that_wait_for_longest_are_written_first(
         journal.append(samples(50, sites), [])
         until(lambda: delivery.drained)
     assert [batch[0] for batch in sink.batches] == list(range(1, 11))
+
+
+# --- what one sink alone is to get again ----------------------------------------------------------
+
+
+def replay_all(journal: Journal) -> None:
+    """Order the replay of every dead letter, and have it done."""
+    waiting = [Order(letter.id) for letter in journal.letters_waiting(1_000)]
+    assert set(carried_out(journal, *waiting)) == {"pending"}
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+def test_a_letter_that_is_replayed_goes_to_its_own_sink_and_no_other(
+    journal: Journal, restarted: bool
+) -> None:
+    picky, other = MemorySink("picky", script=refusing(3, 4)), MemorySink("other", by_site=True)
+    journal.activate({"picky": "p", "other": "o"})
+    journal.append(samples(10), [])
+    with delivering(picky, journal) as first, delivering(other, journal) as second:
+        until(lambda: first.drained and second.drained)
+        picky.script = lambda _batch: None
+        if not restarted:
+            replay_all(journal)
+            until(lambda: first.drained and second.drained)
+    if restarted:
+        replay_all(journal)
+        with delivering(picky, journal) as first, delivering(other, journal) as second:
+            journal.append(samples(5, first=10), [])
+            until(lambda: first.drained and second.drained)
+    count = 15 if restarted else 10
+    expected = [float(number) for number in range(count)]
+    assert sorted(values(picky)) == expected
+    assert values(picky)[8:10] == [3.0, 4.0]
+    assert values(other, "MOR") == expected
+    assert all(site.balanced for site in journal.sites().values())
+
+
+def test_a_sink_that_catches_up_passes_by_what_is_for_another(
+    journal: Journal, little_room: int
+) -> None:
+    away = threading.Event()
+    away.set()
+    gone = Transient("unavailable", "gone")
+    picky = MemorySink("picky", script=refusing(*range(0, 40, 2)))
+    absent = MemorySink("absent", by_site=True, script=lambda _: gone if away.is_set() else None)
+    journal.activate({"picky": "p", "absent": "a"})
+    with delivering(picky, journal) as first, delivering(absent, journal) as second:
+        journal.append(samples(100), [])
+        until(lambda: first.drained)
+        picky.script = lambda _batch: None
+        for start in range(100, little_room + 600, 100):
+            journal.append(samples(100, first=start), [])
+            until(lambda: first.drained)
+            if start == 300:
+                replay_all(journal)
+        until(lambda: first.drained)
+        away.clear()
+        until(lambda: second.drained, 30)
+    assert values(absent, "MOR") == [float(number) for number in range(little_room + 600)]
+    assert sorted(values(picky)) == values(absent, "MOR")
+    assert all(site.balanced for site in journal.sites().values())

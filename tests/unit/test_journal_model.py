@@ -11,9 +11,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from bridge.journal import AppendIntent, Journal, LaneProgress, Settlement
 from bridge.journal.letters import Refused
-from bridge.reading import Entry
+from bridge.journal.orders import Order
+from bridge.reading import Again, Entry
 from tests.support.clock import ManualClock
-from tests.support.journals import MINUTE_US, Limits, audit, new_journal, pass_time
+from tests.support.journals import (
+    MINUTE_US,
+    Limits,
+    audit,
+    is_for_another,
+    new_journal,
+    pass_time,
+)
+from tests.support.orders import carried_out
 from tests.support.readings import reading, rejection
 
 SITES = ("MOR", "NEV")
@@ -123,7 +132,11 @@ class Histories(RuleBasedStateMachine):
 
     def _progress(self, sink: str, lane: str) -> LaneProgress:
         resolved = self.model.resolved[sink]
-        seqs = [seq for seq, entry in self.model.entries.items() if self._lane(sink, entry) == lane]
+        seqs = [
+            seq
+            for seq, entry in self.model.entries.items()
+            if self._lane(sink, entry) == lane and not is_for_another(entry, sink)
+        ]
         unresolved = [seq for seq in seqs if seq not in resolved]
         if not unresolved:
             return LaneProgress(max(seqs, default=0), ())
@@ -138,6 +151,23 @@ class Histories(RuleBasedStateMachine):
             intent = AppendIntent("stream", offset, seqs)
             self.journal.record_append(sink, intent)
             self.model.intents[sink] = intent
+
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        """What a sink refused is to go there once more, and nowhere else."""
+        query = "SELECT id, sink, site FROM dead_letters WHERE sink NOTNULL AND replayed_us ISNULL"
+        letters = self.journal._db.execute(query).fetchall()
+        if not letters:
+            return
+        number, sink, site = data.draw(st.sampled_from(letters))
+        assert carried_out(self.journal, Order(number)) == ["pending"]
+        (again,) = self.journal.entries([self.journal.last_seq])
+        assert isinstance(again, Again)
+        assert again.sink == sink
+        self.model.entries[again.seq] = again
+        for other in SINKS.keys() - {sink}:
+            self.model.resolved[other].add(again.seq)
+        self.model.dead[sink, site] -= 1
 
     @rule()
     def forward(self) -> None:
@@ -165,7 +195,10 @@ class Histories(RuleBasedStateMachine):
             return
         counts = self.journal.sites()
         for site in SITES:
-            accepted = sum(e.reading.site == site for e in self.model.entries.values())
+            accepted = sum(
+                entry.reading.site == site and not isinstance(entry, Again)
+                for entry in self.model.entries.values()
+            )
             if site not in counts:
                 assert accepted == self.model.duplicates[site] == self.model.rejected[site] == 0
                 continue
@@ -191,6 +224,7 @@ class Histories(RuleBasedStateMachine):
                 entry
                 for entry in self.journal.read(resume.position, 1_000)
                 if not self._behind(resume.lanes.get(self._lane(sink, entry)), entry.seq)
+                and not is_for_another(entry, sink)
             ]
             assert found == pending
             assert self.journal.entries([entry.seq for entry in pending]) == pending
@@ -205,7 +239,8 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def ids_of_the_last_minutes_are_held(self) -> None:
         if hasattr(self, "model"):
-            held = self._held_ids()
+            again = self.journal._db.execute("SELECT event_id FROM again")
+            held = self._held_ids() | {event_id for (event_id,) in again}
             unresolved = {e.reading.event_id for sink in SINKS for e in self.model.pending(sink)}
             assert unresolved <= held
 

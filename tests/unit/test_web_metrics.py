@@ -27,6 +27,7 @@ CONTRACT = {
     "bridge_sink_retries_total": ("counter", {"sink", "reason"}),
     "bridge_sink_dead_lettered_total": ("counter", {"sink"}),
     "bridge_sink_held": ("gauge", {"sink"}),
+    "bridge_sink_replayed_total": ("counter", {"sink"}),
     "bridge_sink_batch_size_bucket": ("histogram", {"sink", "le"}),
     "bridge_sink_batch_size_sum": ("histogram", {"sink"}),
     "bridge_sink_batch_size_count": ("histogram", {"sink"}),
@@ -115,6 +116,14 @@ def test_the_values_are_those_of_state_and_ledger() -> None:
         ("bridge_dedupe_window_seconds", ()): 2100,
     }
     assert {key: samples.get(key) for key in expected} == expected
+
+
+def test_a_dead_letter_that_is_pending_again_lowers_no_counter() -> None:
+    sinks = (sink_state("bigquery", retried=2, replayed=5),)
+    ledger = {"MOR": line(3, bigquery=SinkCounts(settled=2, dead_lettered=1))}
+    samples = scrape(FakeDaemon(now=calm_state(sinks=sinks), sites=ledger))
+    assert samples["bridge_sink_dead_lettered_total", (("sink", "bigquery"),)] == 3
+    assert samples["bridge_sink_replayed_total", (("sink", "bigquery"),)] == 5
 
 
 def test_histograms_keep_their_bounds_counts_and_sums() -> None:
