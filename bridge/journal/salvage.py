@@ -41,6 +41,8 @@ _KEYS = {
     "sink_ledger": ("sink", "site"),
     "lanes": ("sink", "lane"),
     "appends": ("sink",),
+    "days": ("sink", "site", "day"),
+    "published": ("site",),
     "meta": ("key",),
 }
 

@@ -18,7 +18,7 @@ from bridge.errors import (
     JournalNewer,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 -- STRICT, so that the check of a doubtful file also finds values of a wrong type.
@@ -64,8 +64,21 @@ CREATE INDEX dead_letters_waiting ON dead_letters (id) WHERE forwarded = 0;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID, STRICT;
 """
 
+DAYS = """
+-- Of readings that were settled: how many, and the sum of their ids modulo 2^128 (16 bytes,
+-- big-endian). day: of the event time, in days since 1970.
+CREATE TABLE days (
+    sink TEXT NOT NULL, site TEXT NOT NULL, day INTEGER NOT NULL, settled INTEGER NOT NULL,
+    checksum BLOB NOT NULL, PRIMARY KEY (sink, site, day)) WITHOUT ROWID, STRICT;
+CREATE INDEX days_by_day ON days (day);
+-- The last message id that Pub/Sub has answered with.
+CREATE TABLE published (
+    site TEXT PRIMARY KEY, message_id TEXT NOT NULL, published_us INTEGER NOT NULL)
+    WITHOUT ROWID, STRICT;
+"""
+
 # One entry a version: the statements that lead from the version before to it.
-MIGRATIONS: dict[int, str] = {1: SCHEMA}
+MIGRATIONS: dict[int, str] = {1: SCHEMA, 2: "", 3: DAYS}
 
 
 class Lock:

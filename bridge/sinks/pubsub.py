@@ -53,8 +53,8 @@ class Publisher:
         )
         self._metadata = (("x-goog-request-params", f"topic={self.topic}"),)
 
-    def publish(self, messages: list[Any], done: Future[int]) -> None:
-        """Begin one request; `done` ends with the number of messages, or with a SinkError."""
+    def publish(self, messages: list[Any], done: Future[str]) -> None:
+        """Begin one request; `done` ends with the last message's id, or with a SinkError."""
         try:
             call = self._call.future(
                 _Request(topic=self.topic, messages=messages),
@@ -66,7 +66,7 @@ class Publisher:
             return
         call.add_done_callback(lambda answer: self._answered(answer, len(messages), done))
 
-    def _answered(self, answer: Any, count: int, done: Future[int]) -> None:
+    def _answered(self, answer: Any, count: int, done: Future[str]) -> None:
         try:
             ids = answer.result().message_ids
         except grpc.RpcError:
@@ -75,7 +75,7 @@ class Publisher:
             done.set_exception(_closed())
         else:
             if len(ids) == count:
-                done.set_result(count)
+                done.set_result(ids[-1] if ids else "")
             else:
                 detail = f"{len(ids)} message ids for {count} messages"
                 done.set_exception(Transient("unexpected_answer", detail))
@@ -110,7 +110,7 @@ class PubSubSink:
     def write(self, batch: Sequence[Entry]) -> Future[Outcome]:
         assert self._publisher is not None, "open() comes first"
         outcome: Future[Outcome] = Future()
-        published: Future[int] = Future()
+        published: Future[str] = Future()
         published.add_done_callback(lambda done: _pass_on(done, batch, outcome))
         self._publisher.publish([_message(entry.reading) for entry in batch], published)
         return outcome
@@ -128,7 +128,7 @@ class LetterPublisher:
 
     def publish(self, letters: Sequence[DeadLetter]) -> None:
         """Blocks until the service has confirmed all of them; raises SinkError."""
-        done: Future[int] = Future()
+        done: Future[str] = Future()
         messages = [_Message(data=letter_json(letter)) for letter in letters]
         self._publisher.publish(messages, done)
         done.result()
@@ -141,12 +141,12 @@ def _closed() -> Transient:
     return Transient("cancelled", "the publisher was closed")
 
 
-def _pass_on(published: Future[int], batch: Sequence[Entry], outcome: Future[Outcome]) -> None:
+def _pass_on(published: Future[str], batch: Sequence[Entry], outcome: Future[Outcome]) -> None:
     error = published.exception()
     if error is not None:
         outcome.set_exception(error)
     else:
-        outcome.set_result(Outcome([entry.seq for entry in batch], {}))
+        outcome.set_result(Outcome([entry.seq for entry in batch], {}, published.result()))
 
 
 def _message(reading: Reading) -> Any:

@@ -47,6 +47,8 @@ SDKS = {
             for name in ("counts", "file", "handover", "journal", "letters")
         ),
         *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
+        "bridge/journal/days.py",
+        "bridge/journal/account.py",
         "bridge/cli/dead_letters.py",
     },
 }
