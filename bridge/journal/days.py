@@ -37,14 +37,14 @@ Published = tuple[str, str, int]  # site, message id, when (microseconds since 1
 class Tally(NamedTuple):
     """How many ids, and their sum as unsigned big-endian numbers modulo 2^128."""
 
-    count: int = 0
+    readings: int = 0
     checksum: int = 0
 
     def plus(self, other: Tally) -> Tally:
-        return Tally(self.count + other.count, (self.checksum + other.checksum) % _MODULUS)
+        return Tally(self.readings + other.readings, (self.checksum + other.checksum) % _MODULUS)
 
     def minus(self, other: Tally) -> Tally:
-        return Tally(self.count - other.count, (self.checksum - other.checksum) % _MODULUS)
+        return Tally(self.readings - other.readings, (self.checksum - other.checksum) % _MODULUS)
 
 
 class Handed(NamedTuple):
@@ -66,12 +66,20 @@ def tally(ids: Sequence[bytes]) -> Tally:
 
 def deltas(settlements: Iterable[Settlement], since_us: int) -> Deltas:
     """What these settle, per site and day. Pure."""
-    ids: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+    found: dict[int, dict[str, list[bytes]]] = {}
+    # Neighbours are of the same day: the one before is kept at hand, for this is done for each
+    # reading.
+    start = end = 0
+    sites: dict[str, list[bytes]] = {}
     for settlement in settlements:
-        for _, reading in settlement.settled:
-            if reading[6] >= since_us:  # by position, as it is done for each reading: received_us
-                ids[reading[1], reading[5] // DAY_US].append(reading[0])  # site, event_us, event_id
-    return {key: tally(found) for key, found in ids.items()}
+        for _, (event_id, site, _, _, event_us, _, received_us, _) in settlement.settled:
+            if received_us >= since_us:
+                if not start <= event_us < end:
+                    day = event_us // DAY_US
+                    start, end = day * DAY_US, (day + 1) * DAY_US
+                    sites = found.setdefault(day, defaultdict(list))
+                sites[site].append(event_id)
+    return {(site, day): tally(ids) for day, of in found.items() for site, ids in of.items()}
 
 
 def register(db: sqlite3.Connection) -> None:
@@ -97,7 +105,7 @@ def write(
     db.executemany(
         _ADD,
         [
-            (sink, fold(site), day, more.count, packed(more.checksum))
+            (sink, fold(site), day, more.readings, packed(more.checksum))
             for (site, day), more in added.items()
             if day >= first
         ],

@@ -30,6 +30,7 @@ SDKS = {
         "bridge/sinks/connect.py",
         "bridge/sinks/bigquery_table.py",
         "bridge/sinks/bigquery_admin.py",
+        "bridge/sinks/bigquery_sums.py",
     },
     "google.cloud.bigquery_storage_v1": {
         "bridge/sinks/connect.py",
@@ -60,7 +61,7 @@ LAYERS = [
     {"settings"},
     {"logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
     {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
-    {"loading", "subscriber"},
+    {"loading", "subscriber", "audit"},
     {"delivery", "web"},
     {"service", "wiring"},
     {"cli"},
