@@ -123,6 +123,8 @@ class Audit:
         span = Span(line.day, line.day, account.since_us, account.cut_us, [line.site])
         doubled = self._asked(lambda: self._table.doubled(span, NAMED))
         held = self._accounts.held(line.key, account, HELD_MOST)
+        if held.first_us > account.cut_us:
+            return Ids(doubled=doubled)
         recent = span._replace(since_us=held.first_us)
         there = set(self._asked(lambda: self._table.ids(recent, 2 * HELD_MOST)))
         # Not all of them were answered: what is not among them may be there.

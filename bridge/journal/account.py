@@ -163,10 +163,10 @@ def _held(db: sqlite3.Connection, sink: str, key: Key, account: Account, most: i
     )
     of_the_day = (entry for entry in _entries(rows) if entry.reading.event_us // DAY_US == key[1])
     found = list(islice(of_the_day, most))
-    first_us = min((entry.reading.received_us for entry in found), default=account.cut_us + 1)
+    first_us = max(account.since_us, _whole_from(db))
     if len(found) == most:  # of the same moment there may be more
-        first_us += 1
-        found = [entry for entry in found if entry.reading.received_us >= first_us]
+        first_us = min(entry.reading.received_us for entry in found) + 1
+    found = [entry for entry in found if entry.reading.received_us >= first_us]
     others = {
         entry.reading.event_id
         for entry in found
@@ -182,6 +182,15 @@ def _cut(db: sqlite3.Connection, now_us: int) -> int:
     row = db.execute("SELECT received_us FROM entries ORDER BY seq LIMIT 1").fetchone()
     oldest = now_us if row is None else row[0]
     return max(now_us - CUT_US, min(now_us, oldest))
+
+
+def _whole_from(db: sqlite3.Connection) -> int:
+    """What was received from this moment on is still there."""
+    row = db.execute("SELECT seq, received_us FROM entries ORDER BY seq LIMIT 1").fetchone()
+    if row is None:
+        return 2**62
+    # Of what came at the same moment as the oldest one, some may be gone.
+    return int(row[1]) + (row[0] > 1)
 
 
 def _resume(db: sqlite3.Connection, sink: str) -> Resume:
