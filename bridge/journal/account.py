@@ -190,7 +190,8 @@ def _whole_from(db: sqlite3.Connection) -> int:
     if row is None:
         return 2**62
     # Of what came at the same moment as the oldest one, some may be gone.
-    return int(row[1]) + (row[0] > 1)
+    seq, received_us = int(row[0]), int(row[1])
+    return received_us + (seq > 1)
 
 
 def _resume(db: sqlite3.Connection, sink: str) -> Resume:

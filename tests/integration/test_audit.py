@@ -339,8 +339,8 @@ def test_beside_a_bridge_under_load_there_is_never_a_difference(
     retention_us: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Nothing is too young for this: the cut lies within what is being written.
-    monkeypatch.setattr(account, "CUT_US", 100_000)
+    # So short that most of what is there was written meanwhile.
+    monkeypatch.setattr(account, "CUT_US", 500_000)
     monkeypatch.setattr(retention, "TICK_US", 0)
     bridge = Bridge(place, tmp_path / "busy.db", Limits(retention_us=retention_us))
     stop = threading.Event()
@@ -355,17 +355,23 @@ def test_beside_a_bridge_under_load_there_is_never_a_difference(
             bridge.take(*(one._replace(received_us=now, event_us=START_US) for one in batch))
             bridge.journal.acknowledged(bridge.journal.last_seq)
             bridge.journal.maintain()
-            time.sleep(0.005)
+            time.sleep(0.02)
+            while bridge.journal.pending("bigquery") > 2_000 and not stop.is_set():
+                time.sleep(0.01)  # more could not be named, and would be unsettled
 
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        compared = 0
-        for _ in range(25):
+        looks = compared = 0
+        # With nothing kept there is nothing to take off: it cannot always be told then.
+        allowed = {EQUAL} if retention_us else {EQUAL, UNSETTLED}
+        deadline = time.monotonic() + 60
+        while looks < 20 or compared < 1_000:
             found = audited(bridge, table)
-            assert [line for line in found if line.verdict == DIFFERENT] == []
+            assert {line.verdict for line in found} <= allowed, found
             compared = max(compared, sum(line.found.rows for line in found))
-        assert compared > 500
+            looks += 1
+            assert time.monotonic() < deadline, (looks, compared)
     finally:
         stop.set()
         thread.join()
