@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bridge.journal import letters, store
+from bridge.journal import days, letters, store
 from bridge.journal.types import Resume
 from bridge.reading import Entry
 
@@ -25,12 +25,14 @@ class Handed(NamedTuple):
     ids: event times and event ids by which redelivered readings are recognised.
     letters: rows of dead letters, kept but not counted again.
     streams: on which the readings may have been appended by others.
+    days: the ledger by day, to be gone on with.
     """
 
     note: Callable[[int, int], tuple[str, str]]
     ids: Sequence[tuple[int, bytes]] = ()
     letters: Sequence[letters.Row] = ()
     streams: Sequence[str] = ()
+    days: days.Handed | None = None
 
 
 FOREIGN = "foreign_streams"
@@ -48,6 +50,8 @@ def insert(db: sqlite3.Connection, handed: Handed, first: int, last: int) -> dic
     meta = dict([handed.note(first, last), ("verify_up_to", last)])
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
     _note_foreign(db, handed.streams)
+    if handed.days is not None:
+        meta |= days.take_over(db, handed.days)
     return meta
 
 

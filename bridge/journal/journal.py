@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from bridge.errors import JournalError
-from bridge.journal import handover, letters, salvage
+from bridge.journal import days, handover, letters, salvage
 from bridge.journal.counts import Counts, SiteDelta
 from bridge.journal.handover import Handed
 from bridge.journal.letters import DeadLetter
@@ -212,6 +212,18 @@ class Journal(SinkSide):
         """Dead letters with a higher number that were not published."""
         with self._lock, self._reading():
             return handover.letters_after(self._db, number, limit)
+
+    def days(self) -> days.Handed:
+        """The ledger by day, to be gone on with by another journal."""
+        with self._lock, self._reading():
+            return days.handed(self._db, self._positions)
+
+    def give_days_away(self) -> None:
+        """It is another journal's from now on: this one counts anew."""
+        with self._lock:
+            with self._writing() as db:
+                anew = days.forget(db, self._positions, self._clock.now_us())
+            self._meta.update(anew)
 
     # --- dead letters -----------------------------------------------------------------------------
 
