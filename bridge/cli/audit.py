@@ -100,10 +100,10 @@ def _date(day: int) -> date:
 
 
 def _span(basis: Basis, first: int | None, last: int | None) -> tuple[int, int]:
-    """The days to look at: those that are asked for, as far as they are kept."""
+    """The days to look at: those that are asked for, as far as there can be any readings of them."""
     today = (datetime.now(UTC).date() - EPOCH).days
-    if last is None:
-        last = max(today, basis.last or 0)
+    newest = max(today, basis.last or 0)
+    last = newest if last is None else min(last, newest + 1)
     if first is None:
         first = max(today - DAYS + 1, basis.floor)
     if first > last:

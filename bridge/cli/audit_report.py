@@ -217,7 +217,7 @@ def _head(report: Report) -> Iterator[str]:
     yield f"- days of event time: {first} to {last}, UTC"
     if report.sites:
         yield f"- sites: {', '.join(map(_cell, report.sites))}"
-    yield f"- compared is what was received since {report.since.isoformat()}, up to each line's "
+    yield f"- compared is what was received since {report.since.isoformat()}, up to each line's"
     yield "  `received_until`"
     yield "- method: rows, different ids, and the sum of the ids as 128-bit numbers modulo 2^128"
     yield ""
@@ -225,6 +225,7 @@ def _head(report: Report) -> Iterator[str]:
 
 def _tables(report: Report) -> Iterator[str]:
     yield from _table(COLUMNS, map(_row, report.lines))
+    yield ""
     for line in report.lines:
         for words in _named(line):
             yield f"- {_cell(words)}"

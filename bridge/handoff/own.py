@@ -124,9 +124,10 @@ class Own:
         last = self._journal.last_seq
         self._put_readings([], last)
         with self._lock:
-            number = self._upload("days", Part(days=self._journal.days()))
-            days = (self._head.days[0], number + 1)
-            self._write(self._head.after(closed=True, days=days))
+            first = end = self._head.days[1]
+            for days in self._journal.days():
+                end = self._upload("days", Part(days=days), end) + 1
+            self._write(self._head.after(closed=True, days=(first, end)))
 
     # --- all the time -----------------------------------------------------------------------------
 
@@ -211,8 +212,9 @@ class Own:
             self._write(self._head.after(letters=span, letter=letters[-1].id))
         return True
 
-    def _upload(self, kind: str, part: Part) -> int:
-        number = int(getattr(self._head, kind)[1])
+    def _upload(self, kind: str, part: Part, number: int | None = None) -> int:
+        if number is None:
+            number = int(getattr(self._head, kind)[1])
         self._bucket.put(part_path(self.instance, kind, number), encode(part))
         return number
 

@@ -19,8 +19,10 @@ from typing import NamedTuple
 from bridge.journal.types import Settlement
 
 DAY_US = 86_400_000_000
-# Of a journal that is handed on: in memory for a moment, and in one object.
-MOST_HANDED = 100_000
+# Lines of a journal that is handed on: in memory at a time, and how many times that altogether,
+# for a stop must not take long.
+PIECE = 20_000
+PIECES = 5
 _MODULUS = 1 << 128
 FLOOR = "days_floor"
 _ADD = """
@@ -31,6 +33,7 @@ _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _PUT_PUBLISHED = "INSERT OR REPLACE INTO published VALUES (?, ?, ?)"
 
 Line = tuple[str, str, int, int, bytes]  # sink, site, day, settled, checksum
+_FIRST: Line = ("", "", 2**62, 0, b"")
 Published = tuple[str, str, int]  # site, message id, when (microseconds since 1970)
 
 
@@ -212,13 +215,17 @@ def published(db: sqlite3.Connection) -> list[Published]:
 # --- handing on -----------------------------------------------------------------------------------
 
 
-def handed(db: sqlite3.Connection, sinks: Iterable[str]) -> Handed:
-    """All lines, or of very many those of the newest days, which are then whole."""
+def handed(db: sqlite3.Connection, sinks: Iterable[str], after: Line | None, last: bool) -> Handed:
+    """A piece of it, the newest days first: what follows the line `after`. With `last` no other
+    piece comes: if this one is full, only days that are whole are in it."""
+    sink, site, day = (after or _FIRST)[:3]
     found: list[Line] = db.execute(
-        "SELECT * FROM days ORDER BY day DESC LIMIT ?", (MOST_HANDED,)
+        "SELECT * FROM days WHERE (day, sink, site) < (?, ?, ?) "
+        "ORDER BY day DESC, sink DESC, site DESC LIMIT ?",
+        (day, sink, site, PIECE),
     ).fetchall()
     first = floor(db)
-    if len(found) == MOST_HANDED:
+    if last and len(found) == PIECE:
         first = found[-1][2] + 1
         found = [line for line in found if line[2] >= first]
     begun = {sink: moment for sink in sinks if (moment := since(db, sink)) is not None}

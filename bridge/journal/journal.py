@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bridge.errors import JournalError
 from bridge.journal import days, handover, letters, salvage
@@ -213,10 +213,17 @@ class Journal(SinkSide):
         with self._lock, self._reading():
             return handover.letters_after(self._db, number, limit)
 
-    def days(self) -> days.Handed:
-        """The ledger by day, to be gone on with by another journal."""
-        with self._lock, self._reading():
-            return days.handed(self._db, self._positions)
+    def days(self) -> Iterator[days.Handed]:
+        """The ledger by day, to be gone on with by another journal: in pieces, each read when it is
+        asked for. To be called while nothing is delivered."""
+        after = None
+        for number in range(1, days.PIECES + 1):
+            with self._lock, self._reading():
+                piece = days.handed(self._db, self._positions, after, number == days.PIECES)
+            yield piece
+            if len(piece.lines) < days.PIECE:
+                return
+            after = piece.lines[-1]
 
     def give_days_away(self) -> None:
         """It is another journal's from now on: this one counts anew."""

@@ -366,7 +366,11 @@ def test_parts_are_bounded_by_bytes_as_well(
 
 def by_day(machine: Machine) -> list[tuple[str, int]]:
     """Sinks, and how many readings are counted as settled."""
-    return sorted((line[0], line[3]) for line in machine.journal.days().lines)
+    return sorted((line[0], line[3]) for piece in machine.journal.days() for line in piece.lines)
+
+
+def since(machine: Machine) -> dict[str, int]:
+    return dict(next(machine.journal.days()).since)
 
 
 def counted(number: int) -> list[tuple[str, int]]:
@@ -404,13 +408,13 @@ def test_a_successor_counts_on_where_its_predecessor_stopped(
     take_now(second, 10, 15)
     all_settled(second)
     assert by_day(second) == counted(15)
-    since = second.journal.days().since
+    begun = since(second)
     second.end()
     first.start()
-    assert {sink: first.journal.days().since[sink] for sink in SINKS} == since
+    assert since(first) == begun
     first.take_up()
     assert by_day(first) == []  # it is the second's, and counted there
-    assert min(first.journal.days().since.values()) > max(since.values())
+    assert min(since(first).values()) > max(begun.values())
     first.end()
 
 
@@ -473,7 +477,8 @@ def test_of_a_successor_that_died_nobody_takes_its_predecessors_old_ledger(
 def test_of_very_many_lines_those_of_the_newest_days_are_handed_over(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.journal.days.MOST_HANDED", 8)
+    monkeypatch.setattr("bridge.journal.days.PIECE", 4)
+    monkeypatch.setattr("bridge.journal.days.PIECES", 2)
     first = Machine(bucket, tmp_path / "first.db")
     first.start()
     first.take_up()
@@ -488,8 +493,9 @@ def test_of_very_many_lines_those_of_the_newest_days_are_handed_over(
     second = Machine(bucket, tmp_path / "second.db")
     second.start()
     second.take_up()
-    given = second.journal.days()
     today = now // 86_400_000_000
-    assert sorted({line[2] for line in given.lines}) == [today - 2, today - 1, today]
-    assert given.floor == today - 2
+    pieces = list(second.journal.days())
+    found = {line[2] for piece in pieces for line in piece.lines}
+    assert found == {today - 2, today - 1, today}
+    assert pieces[0].floor == today - 2
     second.end()
