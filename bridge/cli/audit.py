@@ -100,7 +100,7 @@ def _date(day: int) -> date:
 
 
 def _span(basis: Basis, first: int | None, last: int | None) -> tuple[int, int]:
-    """The days to look at: those that are asked for, as far as there can be any readings of them."""
+    """The days to look at: those asked for, as far as there can be readings of them."""
     today = (datetime.now(UTC).date() - EPOCH).days
     newest = max(today, basis.last or 0)
     last = newest if last is None else min(last, newest + 1)

@@ -18,6 +18,8 @@ What is true after every commit, whatever is killed between any two lines (each 
      answer freed its offset (then by one without entries: where the next append goes), or when
      the same entries are put down for a look-up in the table (then by one without a stream).
  I8  A failed transaction changes nothing, on disk or in memory.
+ I9  The ledger by day changes in the transaction that settles what it counts: per sink, readings
+     that were received since the sink has had its destination here, by site and day.
 
 Files of this package, in the order in which a reading meets them:
 
@@ -29,6 +31,8 @@ Files of this package, in the order in which a reading meets them:
     journal.py    append, read, dead letters: the path of a reading
     retention.py  running time, what may be pruned, fullness
     letters.py    dead letters
+    days.py       the ledger by day: counts and checksums of what is settled
+    account.py    what the ledger by day says at one moment, for `audit`
     handover.py   what a predecessor's journal hands to this one, and this one to another
     salvage.py    setting a damaged file aside and taking over what can be read
 

@@ -114,7 +114,7 @@ def test_what_a_sink_refused_is_not_counted(path: Path) -> None:
     assert lines(path) == {("MOR", TODAY): of_ids([good.reading])}
 
 
-def test_a_line_and_what_it_counts_are_one_transaction(
+def test_i9_a_line_and_what_it_counts_are_one_transaction(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(path) as journal:

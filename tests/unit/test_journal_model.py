@@ -13,7 +13,14 @@ from bridge.journal import AppendIntent, Journal, LaneProgress, Settlement
 from bridge.journal.letters import Refused
 from bridge.reading import Entry
 from tests.support.clock import ManualClock
-from tests.support.journals import MINUTE_US, Limits, audit, new_journal, pass_time
+from tests.support.journals import (
+    MINUTE_US,
+    Limits,
+    audit,
+    audit_by_day,
+    new_journal,
+    pass_time,
+)
 from tests.support.readings import reading, rejection
 
 SITES = ("MOR", "NEV")
@@ -219,6 +226,7 @@ class Histories(RuleBasedStateMachine):
         if hasattr(self, "model"):
             self.journal.close()
             audit(self.path)
+            audit_by_day(self.path)
             self.folder.cleanup()
 
 
