@@ -3,7 +3,7 @@
 Of each span of days the journal is asked first, at one moment, and then the table, for the rows
 that were received up to a cut a little before (`bridge.journal.account`). What can still come in
 between is rare (a former instance's readings that are taken over), so a difference counts only when
-a second look finds the very same one.
+a second look finds the very same one, for which all that was young at the first is old enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from bridge.clock import Clock
 from bridge.errors import Transient
-from bridge.journal.account import Account, Accounts, Key
+from bridge.journal.account import CUT_US, Account, Accounts, Key
 from bridge.journal.days import Tally
 from bridge.sinks.bigquery_sums import Rows, Span, TableSums
 from bridge.snapshot import OTHER_SITE
@@ -97,6 +97,7 @@ class Audit:
             if all(before.get(key) == difference for key, difference in found.items()):
                 break
             before = found
+            self._wait(CUT_US / 1e6)
             account, lines = self._look(first, last)
         return [self._judged(line, before.get(line.key), account) for line in lines]
 

@@ -129,7 +129,7 @@ def _audited(
     first, last = span
     found: list[Line] = []
     clock = SystemClock()
-    audit = Audit(accounts, table, sites, clock, time.sleep)
+    audit = Audit(accounts, table, sites, clock, _pause)
     if sites:
         _require_lines(accounts.take(first, first, clock.now_us()), sites)
 
@@ -141,6 +141,11 @@ def _audited(
             found.extend(lines)
             progress.show(words)
     return found
+
+
+def _pause(seconds: float) -> None:
+    click.echo(f"looking again in {seconds:g} s, to be sure", err=True)
+    time.sleep(seconds)
 
 
 def _require_lines(account: Account, sites: Sequence[str]) -> None:

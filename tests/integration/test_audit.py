@@ -381,6 +381,11 @@ def test_beside_a_bridge_under_load_there_is_never_a_difference(
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.cli.audit._pause", lambda _: None)
+
+
 def run(bridge: Bridge, *arguments: str, **changes: str) -> Result:
     settings = bridge.place.settings
     environment = {
@@ -471,12 +476,10 @@ def test_a_folded_site_cannot_be_looked_at_by_itself(
 )
 def test_what_keeps_it_from_comparing_is_said(
     bridge: Bridge,
-    monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, str],
     code: int,
     words: str,
 ) -> None:
-    monkeypatch.setattr("bridge.cli.audit.time.sleep", lambda _: None)
     bridge.settle(*some(3))
     done = run(bridge, **changes)
     assert (done.exit_code, words in done.stderr) == (code, True), done.output
