@@ -132,7 +132,10 @@ class Lane:
         elif outcome.refused:
             self._rest = len(batch) - len(outcome.refused)
             self._refusals += self._rest == 0
-        return self._settlement(settled, letters_allowed)
+        settlement = self._settlement(settled, letters_allowed)
+        if settlement is None or not outcome.reference:
+            return settlement
+        return settlement._replace(reference=outcome.reference)
 
     def _sort_out(self, batch: list[Entry], accepted: frozenset[int], outcome: Outcome) -> None:
         kept = []

@@ -272,12 +272,12 @@ class PubSubTarget:
         return Outcome([entry.seq for entry in batch], {})
 
     def _publish(self, batch: Sequence[Entry]) -> None:
-        answered: Future[SinkError | None] = Future()
+        answered: Future[str | SinkError] = Future()
         messages = [self._message(entry.reading) for entry in batch]
         self._publisher.publish(messages, answered.set_result)
-        problem = answered.result()
-        if problem is not None:
-            raise problem
+        answer = answered.result()
+        if isinstance(answer, SinkError):
+            raise answer
 
     def finish(self) -> None:
         pass

@@ -158,6 +158,9 @@ class Settings(BaseModel):
     journal_retention_minutes: float = Field(
         35, ge=0, le=TEN_YEARS / 60, description="set minutes, from 0 to 5256000 (ten years)"
     )
+    ledger_retention_days: int = Field(
+        400, ge=1, le=3_660, description="set whole days, from 1 to 3660"
+    )
     journal_handoff_bucket: BucketName | None = Field(
         None, description="set the name of a Cloud Storage bucket, without gs://, or unset it"
     )

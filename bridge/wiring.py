@@ -32,6 +32,7 @@ def journal_limits(settings: Settings) -> JournalLimits:
         dead_letter_max_bytes=settings.dead_letter_max_bytes,
         retention_us=int(settings.journal_retention_minutes * 60 * MICROS),
         forwarding=_forwards(settings),
+        ledger_days=settings.ledger_retention_days,
     )
 
 

@@ -32,6 +32,7 @@ COMMANDS = (
     Entry("provision", "bridge.cli.provision", "Create what is missing in Google Cloud."),
     Entry("simulate", "bridge.cli.simulate", "Publish plausible or recorded readings to MQTT."),
     Entry("demo", "bridge.cli.demo", "Try the whole pipeline on this machine, with proof."),
+    Entry("audit", "bridge.cli.audit", "Compare the ledger with BigQuery, day by day."),
     Entry("replay", "bridge.cli.replay", "Send readings in the journal to a sink again."),
     Entry("dead-letters", "bridge.cli.dead_letters", "Look at refused messages, and replay them."),
 )

@@ -21,6 +21,8 @@ What is true at every moment (each has a test that names it):
      its instance cannot be alive; a living one with parts writes its head every few seconds.
  H4  A record's parts are deleted only when all of it is settled, or in another record.
  H5  With nothing unsettled for longer than a few seconds there is an empty head and no traffic.
+ H6  The ledger by day goes on in one journal: a record that is closed holds it, whoever takes the
+     record counts on from there, and one that is gone on with holds it no longer.
 
 Files:
 

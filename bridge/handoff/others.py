@@ -126,7 +126,9 @@ class Others:
 
     def _claim(self, me: str, head: Head, generation: int) -> bool:
         with self._lock:
-            mine = head.after(taken_by=me, streams=self._streams(head))
+            # Whoever had taken it before has counted on: what lies here of the ledger is old.
+            days = (0, 0) if head.taken_by else head.days
+            mine = head.after(taken_by=me, streams=self._streams(head), days=days)
             try:
                 generation = self._bucket.put(head_path(head.instance), mine.encoded(), generation)
             except Conflict:
@@ -170,7 +172,8 @@ class Others:
             return _NOTE, _noted(notes)
 
         foreign = [stream for stream in head.streams if stream != self._stream]
-        self._journal.take_over(readings, Handed(note, ids, part.letters, foreign, again))
+        handed = Handed(note, ids, part.letters, foreign, again, part.days)
+        self._journal.take_over(readings, handed)
 
     def _load(self, name: str) -> Part:
         stored = self._bucket.get(name)
@@ -204,7 +207,8 @@ class Others:
             head, generation = self._held[instance]
             if not head.empty:
                 none = (0, 0)
-                self._replace(head.after(readings=none, letters=none, closed=False), generation)
+                emptied = head.after(readings=none, letters=none, days=none, closed=False)
+                self._replace(emptied, generation)
             del self._held[instance]
         sweep(self._bucket, instance)
 
@@ -242,6 +246,7 @@ class Others:
             self._journal.give_away(first, last)
             for first, last in self._notes()[head.instance].ranges
         )
+        self._journal.give_days_away()
         log.warning(
             "another instance delivers what this one had taken over",
             extra={"fields": {**_named(head), "readings": given}},

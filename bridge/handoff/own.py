@@ -94,12 +94,16 @@ class Own:
     def _go_on(self, head: Head, generation: int, delivering: bool) -> None:
         if head.taken_by is None:
             self._head, self._generation = head, generation
-            self._write(head.after(closed=False, streams=self._new.streams))
-            sweep(self._bucket, head.instance, head.parts())
+            # The ledger by day goes on here: what was handed in of it is old.
+            none = (head.days[1], head.days[1])
+            self._write(head.after(closed=False, streams=self._new.streams, days=none))
+            sweep(self._bucket, head.instance, self._head.parts())
             return
         if delivering:
             raise _superseded(head)
         given = self._journal.give_away(1, head.shipped_seq)
+        # Counted here and there: from now on only what is received here.
+        self._journal.give_days_away()
         log.warning(
             "another instance has taken over what this journal had handed in: it delivers that",
             extra={"fields": {"instance": head.taken_by, "readings": given}},
@@ -113,14 +117,17 @@ class Own:
         self._journal.note(_CURRENT, self._new.instance)
 
     def close(self) -> None:
-        """Ship all that is unsettled, and the ids by which a sensor's repetitions are recognised;
-        whoever comes next may take it. To be called when nothing is delivered any more. Raises
-        BucketError, Superseded."""
+        """Ship all that is unsettled, the ids by which a sensor's repetitions are recognised, and
+        the ledger by day; whoever comes next may take it. To be called when nothing is delivered
+        any more. Raises BucketError, Superseded."""
         self._ship(_NEVER)
         last = self._journal.last_seq
         self._put_readings([], last)
         with self._lock:
-            self._write(self._head.after(closed=True))
+            first = end = self._head.days[1]
+            for days in self._journal.days():
+                end = self._upload("days", Part(days=days), end) + 1
+            self._write(self._head.after(closed=True, days=(first, end)))
 
     # --- all the time -----------------------------------------------------------------------------
 
@@ -205,8 +212,9 @@ class Own:
             self._write(self._head.after(letters=span, letter=letters[-1].id))
         return True
 
-    def _upload(self, kind: str, part: Part) -> int:
-        number = int(getattr(self._head, kind)[1])
+    def _upload(self, kind: str, part: Part, number: int | None = None) -> int:
+        if number is None:
+            number = int(getattr(self._head, kind)[1])
         self._bucket.put(part_path(self.instance, kind, number), encode(part))
         return number
 

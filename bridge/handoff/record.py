@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from bridge.handoff.bucket import Bucket
+from bridge.journal import days
 from bridge.journal.letters import Row
 from bridge.reading import Again, Entry, Reading
 
@@ -38,6 +39,7 @@ class Head(BaseModel):
     letter: int = 0
     readings: tuple[int, int] = (0, 0)
     letters: tuple[int, int] = (0, 0)
+    days: tuple[int, int] = (0, 0)
 
     @property
     def empty(self) -> bool:
@@ -45,7 +47,8 @@ class Head(BaseModel):
 
     def parts(self) -> Iterator[str]:
         """The names of the parts, the oldest readings first."""
-        for kind, (first, end) in (("readings", self.readings), ("letters", self.letters)):
+        kinds = {"readings": self.readings, "letters": self.letters, "days": self.days}
+        for kind, (first, end) in kinds.items():
             for number in range(first, end):
                 yield part_path(self.instance, kind, number)
 
@@ -59,11 +62,12 @@ class Head(BaseModel):
 
 class Part(NamedTuple):
     """What one object holds. ids: number, event time and event id of readings of which nothing
-    else is here."""
+    else is here. days: the ledger by day, of a record that is closed."""
 
     entries: Sequence[Entry] = ()
     letters: Sequence[Row] = ()
     ids: Sequence[tuple[int, int, bytes]] = ()
+    days: days.Handed | None = None
 
 
 def head_path(instance: str) -> str:
@@ -84,12 +88,15 @@ def part_path(instance: str, kind: str, number: int) -> str:
 
 
 def encode(part: Part) -> bytes:
-    members = {
+    members: dict[str, Any] = {
         "entries": [(seq, reading[0].hex(), *reading[1:]) for seq, reading in part.entries],
         "again": [(entry.seq, entry.sink) for entry in part.entries if isinstance(entry, Again)],
         "letters": [[_packed(value) for value in letter] for letter in part.letters],
         "ids": [(seq, event_us, event_id.hex()) for seq, event_us, event_id in part.ids],
     }
+    if part.days is not None:
+        lines = [(*line[:4], line[4].hex()) for line in part.days.lines]
+        members["days"] = [lines, part.days.published, part.days.since, part.days.floor]
     return zlib.compress(orjson.dumps(members), level=1)
 
 
@@ -101,12 +108,18 @@ def decode(data: bytes) -> Part:
         [_entry(row, again.get(row[0])) for row in members["entries"]],
         [_letter(row) for row in members["letters"]],
         [(seq, event_us, bytes.fromhex(text)) for seq, event_us, text in members["ids"]],
+        _days(*members["days"]) if "days" in members else None,
     )
 
 
 def _entry(row: list[Any], sink: str | None) -> Entry:
     reading = Reading(bytes.fromhex(row[1]), *row[2:])
     return Entry(row[0], reading) if sink is None else Again(row[0], reading, sink)
+
+
+def _days(lines: list[Any], published: list[Any], since: dict[str, int], floor: int) -> days.Handed:
+    whole: list[days.Line] = [(*line[:4], bytes.fromhex(line[4])) for line in lines]
+    return days.Handed(whole, [tuple(one) for one in published], since, floor)
 
 
 def _packed(value: Any) -> Any:

@@ -25,6 +25,8 @@ names it in `tests/unit/test_journal_invariants.py`, I9 and I10 in `test_journal
      ledger balances.
  I10 An order has its outcome in the transaction of what it changes: it waits, or was carried out
      once. A letter is replayed once, unless by force.
+ I11 The ledger by day changes in the transaction that settles what it counts: per sink, readings
+     that were received since the sink has had its destination here, by site and day.
 
 Files of this package, in the order in which a reading meets them:
 
@@ -37,6 +39,8 @@ Files of this package, in the order in which a reading meets them:
     retention.py  running time, what may be pruned, fullness
     letters.py    dead letters
     orders.py     what operators order about them, and carrying it out
+    days.py       the ledger by day: counts and checksums of what is settled
+    account.py    what the ledger by day says at one moment, for `audit`
     handover.py   what a predecessor's journal hands to this one, and this one to another
     salvage.py    setting a damaged file aside and taking over what can be read
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bridge.clock import Clock
 from bridge.errors import JournalDamaged, JournalError
-from bridge.journal import letters, retention, salvage, store
+from bridge.journal import days, letters, retention, salvage, store
 from bridge.journal.counts import Counts
 from bridge.journal.tail import Tail
 from bridge.journal.types import Limits
@@ -81,6 +81,7 @@ class JournalFile:
 
     def _load_content(self, db: sqlite3.Connection) -> None:
         self._db = db
+        days.register(db)
         self._counts = Counts()
         self._counts.load(db)
         self._meta = dict(db.execute("SELECT key, value FROM meta"))
@@ -188,6 +189,7 @@ class JournalFile:
                 self._mend_reserve()
             if self._ticks.due(running):
                 self._write_tick()
+                self._prune_days()
             self._prune(running)
             if self._space.full_of_log:
                 self._empty_log()
@@ -232,6 +234,23 @@ class JournalFile:
         self._delete(resolved, expired)
         if self._space.pressed and self._first_entry > resolved:  # no payload is left to go first
             self._delete(resolved, resolved)
+
+    @property
+    def _days_floor(self) -> int:
+        return self._number(days.FLOOR)
+
+    def _prune_days(self) -> None:
+        """One step. A clock that runs ahead alone lets nothing go: there are readings of that time
+        only if the sensors' clocks do, too."""
+        span = days.span(self._db)
+        if span is None:
+            return
+        today = self._clock.now_us() // days.DAY_US
+        first = max(self._days_floor, min(today, span[1]) - self._limits.ledger_days)
+        if span[0] < first:
+            with self._writing() as db:
+                pruned = days.prune(db, first, retention.STEP)
+            self._meta.update(pruned)
 
     def _delete(self, cut_entries: int, cut_ids: int) -> None:
         """One step of each. An id stays until its entry is gone, which is read together with it,

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bridge.journal import letters, orders, store
+from bridge.journal import days, letters, orders, store
 from bridge.journal.types import Resume
 from bridge.reading import Again, Entry, Reading
 
@@ -26,6 +26,7 @@ class Handed(NamedTuple):
     letters: rows of dead letters, kept but not counted again.
     streams: on which the readings may have been appended by others.
     again: readings that one sink alone is to get, with its name: it refused them once.
+    days: the ledger by day, to be gone on with.
     """
 
     note: Callable[[int, int], tuple[str, str]]
@@ -33,6 +34,7 @@ class Handed(NamedTuple):
     letters: Sequence[letters.Row] = ()
     streams: Sequence[str] = ()
     again: Sequence[tuple[str, Reading]] = ()
+    days: days.Handed | None = None
 
     @property
     def before(self) -> int:
@@ -59,6 +61,8 @@ def insert(db: sqlite3.Connection, handed: Handed, first: int, last: int) -> dic
     meta = dict([handed.note(first, last), ("verify_up_to", last)])
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
     _note_foreign(db, handed.streams)
+    if handed.days is not None:
+        meta |= days.take_over(db, handed.days)
     return meta
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bridge.errors import JournalError
-from bridge.journal import handover, letters, orders, salvage
+from bridge.journal import days, handover, letters, orders, salvage
 from bridge.journal.counts import Counts, SiteDelta
 from bridge.journal.handover import Handed
 from bridge.journal.letters import DeadLetter
@@ -220,6 +220,25 @@ class Journal(SinkSide):
         """Dead letters with a higher number that were not published."""
         with self._lock, self._reading():
             return handover.letters_after(self._db, number, limit)
+
+    def days(self) -> Iterator[days.Handed]:
+        """The ledger by day, to be gone on with by another journal: in pieces, each read when it is
+        asked for. To be called while nothing is delivered."""
+        after = None
+        for number in range(1, days.PIECES + 1):
+            with self._lock, self._reading():
+                piece = days.handed(self._db, self._positions, after, number == days.PIECES)
+            yield piece
+            if len(piece.lines) < days.PIECE:
+                return
+            after = piece.lines[-1]
+
+    def give_days_away(self) -> None:
+        """It is another journal's from now on: this one counts anew."""
+        with self._lock:
+            with self._writing() as db:
+                anew = days.forget(db, self._positions, self._clock.now_us())
+            self._meta.update(anew)
 
     # --- dead letters -----------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ _KEYS = {
     "sink_ledger": ("sink", "site"),
     "lanes": ("sink", "lane"),
     "appends": ("sink",),
+    "days": ("sink", "site", "day"),
+    "published": ("site",),
     "meta": ("key",),
     "replayed": ("sink", "site"),
     "retried": ("sink",),
@@ -235,6 +237,7 @@ def _take_over(db: sqlite3.Connection, damaged: Path, why: str) -> None:
             readings = taken["entries"] - _drop_unsound(db)
             loss = f"{why}; taken over: {readings} readings, {taken['dead_letters']} dead letters"
             _put(db, "loss", loss)
+            _put(db, "salvaged", why)  # stays: what an audit finds later may come from it
             # What was sent of these is not known for sure: a sink that can look, looks first.
             last = db.execute("SELECT coalesce(max(seq), 0) FROM ids").fetchone()[0]
             _put(db, "verify_up_to", last)

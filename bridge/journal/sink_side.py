@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from bridge.errors import DestinationChanged
-from bridge.journal import letters, store
+from bridge.journal import days, letters, store
 from bridge.journal.counts import Counts, SinkDelta, rebalance, skipped_before
 from bridge.journal.file import JournalFile
 from bridge.journal.types import AppendIntent, LaneProgress, Resume, Settlement
@@ -34,10 +34,13 @@ class SinkSide(JournalFile):
             for name, destination in destinations.items():
                 if name not in known or not known[name][1]:
                     self._join(name, destination)
+            former = {name: known[name][0] for name in known if known[name][1]}
+            begun = days.begin(db, former, destinations, self._clock.now_us())
             if "unbalanced" in self._meta:
                 rebalance(db, {name: self._pending_by_site(name) for name in destinations})
             db.execute("DELETE FROM meta WHERE key IN ('join_at', 'unbalanced')")
         with self._lock, self._reading():
+            self._meta.update(begun)
             if self._meta.pop("unbalanced", None):
                 self._counts = Counts()
                 self._counts.load(self._db)
@@ -79,6 +82,7 @@ class SinkSide(JournalFile):
         flushed commit, what it resolved since then is open, and is resolved again."""
         with self._lock:
             deltas = self._sink_deltas(settlements)
+            by_day = days.deltas(settlements, self._number(days.since_key(sink)))
             rows = [
                 letters.row_of_refused(sink, refused)
                 for settlement in settlements
@@ -88,6 +92,8 @@ class SinkSide(JournalFile):
                 self._write_lanes(db, sink, settlements, position)
                 letters.insert(db, rows)
                 self._counts.write_sink(db, sink, deltas)
+                days.write(db, sink, by_day, self._counts.fold, self._days_floor)
+                days.write_published(db, settlements, self._clock.now_us(), self._counts.fold)
             self._positions[sink] = position
             self._letter_bytes += sum(map(letters.row_bytes, rows))
             self._counts.apply_sink(sink, deltas)

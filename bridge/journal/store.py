@@ -19,7 +19,7 @@ from bridge.errors import (
     JournalNewer,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ACTING_SINCE = 2  # the version that knows orders, and entries for one sink alone
 
 SCHEMA = """
@@ -89,8 +89,21 @@ ALTER TABLE dead_letters ADD COLUMN replayed_us INTEGER;
 ALTER TABLE dead_letters ADD COLUMN exported_us INTEGER;
 """
 
+DAYS = """
+-- Of readings that were settled: how many, and the sum of their ids modulo 2^128 (16 bytes,
+-- big-endian). day: of the event time, in days since 1970.
+CREATE TABLE days (
+    sink TEXT NOT NULL, site TEXT NOT NULL, day INTEGER NOT NULL, settled INTEGER NOT NULL,
+    checksum BLOB NOT NULL, PRIMARY KEY (sink, site, day)) WITHOUT ROWID, STRICT;
+CREATE INDEX days_by_day ON days (day);
+-- The last message id that Pub/Sub has answered with.
+CREATE TABLE published (
+    site TEXT PRIMARY KEY, message_id TEXT NOT NULL, published_us INTEGER NOT NULL)
+    WITHOUT ROWID, STRICT;
+"""
+
 # One entry a version: the statements that lead from the version before to it.
-MIGRATIONS: dict[int, str] = {1: SCHEMA, 2: ACTING}
+MIGRATIONS: dict[int, str] = {1: SCHEMA, 2: ACTING, 3: DAYS}
 
 
 IN_USE = (

@@ -10,12 +10,14 @@ from bridge.reading import Entry
 
 
 class Limits(NamedTuple):
-    """Sizes in bytes, times in microseconds. `forwarding`: a dead-letter topic is configured."""
+    """Sizes in bytes, times in microseconds. `forwarding`: a dead-letter topic is configured.
+    `ledger_days`: for how many days the ledger by day is kept."""
 
     max_bytes: int = 4 * 1024**3
     dead_letter_max_bytes: int = 256 * 1024**2
     retention_us: int = 35 * 60_000_000
     forwarding: bool = False
+    ledger_days: int = 400
 
 
 class Appended(NamedTuple):
@@ -36,12 +38,13 @@ class LaneProgress(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """What one answer of a sink settles in one lane."""
+    """What one answer of a sink settles in one lane. reference: as in the sink's `Outcome`."""
 
     lane: str
     progress: LaneProgress
     settled: Sequence[Entry]
     refused: Sequence[Refused] = ()
+    reference: str = ""
 
 
 class AppendIntent(NamedTuple):

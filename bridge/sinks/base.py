@@ -16,10 +16,12 @@ class Outcome(NamedTuple):
     accepted: sequence numbers of the entries that are there now.
     refused: per sequence number why the service will never take that entry as it is.
     Whatever is named by neither is kept, and was not applied.
+    reference: what the service calls the last of the batch; empty where it has no name for it.
     """
 
     accepted: Sequence[int]
     refused: Mapping[int, str]
+    reference: str = ""
 
 
 class Sink(Protocol):

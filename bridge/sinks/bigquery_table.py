@@ -60,6 +60,10 @@ class Table:
             f"SELECT event_id FROM `{self.id}` WHERE event_id IN UNNEST(@ids) "
             "AND event_time BETWEEN @first AND @last"
         )
+        return {row["event_id"] for row in self.ask(query, parameters)}
+
+    def ask(self, query: str, parameters: Sequence[Any]) -> list[Any]:
+        """The rows that a query answers with."""
         bounds: dict[str, Any] = {
             "retry": None,
             "job_retry": None,
@@ -67,8 +71,7 @@ class Table:
         }
         config = bigquery.QueryJobConfig(query_parameters=parameters)
         try:
-            rows = self.client.query(query, job_config=config, **bounds).result(**bounds)
-            return {row["event_id"] for row in rows}
+            return list(self.client.query(query, job_config=config, **bounds).result(**bounds))
         except ERRORS as error:
             raise _definite(rest_error(error, self.id)) from error
 

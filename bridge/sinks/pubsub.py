@@ -33,7 +33,7 @@ from bridge.times import iso_us
 POLICY = BatchPolicy(max_entries=1_000, max_bytes=2_000_000)
 DEADLINE_SECONDS = 10.0
 
-Done = Callable[[SinkError | None], None]
+Done = Callable[[str | SinkError], None]
 
 _Request, _Response, _Message = PublishRequest.pb(), PublishResponse.pb(), PubsubMessage.pb()
 
@@ -59,8 +59,8 @@ class Publisher:
         self._metadata = (("x-goog-request-params", f"topic={self.topic}"),)
 
     def publish(self, messages: list[Any], done: Done) -> int:
-        """Begin one request. `done` is called once, in any thread, with what went wrong or None.
-        Answers how many bytes the request has."""
+        """Begin one request. `done` is called once, in any thread, with the last message's id
+        or with what went wrong. Answers how many bytes the request has."""
         request: bytes = _Request(topic=self.topic, messages=messages).SerializeToString()
         try:
             call = self._call.future(
@@ -71,10 +71,10 @@ class Publisher:
         except ValueError:  # the channel's word for being closed
             done(_closed())
             return 0
-        call.add_done_callback(lambda answer: done(self._problem(answer, len(messages))))
+        call.add_done_callback(lambda answer: done(self._result(answer, len(messages))))
         return len(request)
 
-    def _problem(self, answer: Any, count: int) -> SinkError | None:
+    def _result(self, answer: Any, count: int) -> str | SinkError:
         try:
             ids = answer.result().message_ids
         except grpc.RpcError:
@@ -82,7 +82,7 @@ class Publisher:
         except grpc.FutureCancelledError:
             return _closed()
         if len(ids) == count:
-            return None
+            return str(ids[-1])
         return Transient("unexpected_answer", f"{len(ids)} message ids for {count} messages")
 
     def close(self) -> None:
@@ -119,11 +119,11 @@ class PubSubSink:
         assert self._publisher is not None, "open() comes first"
         outcome: Future[Outcome] = Future()
 
-        def done(problem: SinkError | None) -> None:
-            if problem is None:
-                outcome.set_result(Outcome([entry.seq for entry in batch], {}))
+        def done(answer: str | SinkError) -> None:
+            if isinstance(answer, SinkError):
+                outcome.set_exception(answer)
             else:
-                outcome.set_exception(problem)
+                outcome.set_result(Outcome([entry.seq for entry in batch], {}, answer))
 
         size = self._publisher.publish([_message(entry.reading) for entry in batch], done)
         self._limit.spend(batch[0].reading.site, size)
@@ -148,12 +148,12 @@ class LetterPublisher:
 
     def publish(self, letters: Sequence[DeadLetter]) -> None:
         """Blocks until the service has confirmed all of them; raises SinkError."""
-        answered: Future[SinkError | None] = Future()
+        answered: Future[str | SinkError] = Future()
         messages = [_Message(data=letter_json(letter)) for letter in letters]
         self._publisher.publish(messages, answered.set_result)
-        problem = answered.result()
-        if problem is not None:
-            raise problem
+        answer = answered.result()
+        if isinstance(answer, SinkError):
+            raise answer
 
     def close(self) -> None:
         self._publisher.close()

@@ -359,3 +359,143 @@ def test_parts_are_bounded_by_bytes_as_well(
     assert second.open_values() == values(0, 30)
     assert len(second.journal.letters_waiting(9)) == 4
     second.end()
+
+
+# --- the ledger by day ----------------------------------------------------------------------------
+
+
+def by_day(machine: Machine) -> list[tuple[str, int]]:
+    """Sinks, and how many readings are counted as settled."""
+    return sorted((line[0], line[3]) for piece in machine.journal.days() for line in piece.lines)
+
+
+def since(machine: Machine) -> dict[str, int]:
+    return dict(next(machine.journal.days()).since)
+
+
+def counted(number: int) -> list[tuple[str, int]]:
+    return [(sink, number) for sink in sorted(SINKS) if number]
+
+
+def settled_and_closed(bucket: Bucket, path: Path) -> Machine:
+    """A machine that has settled ten readings and handed over."""
+    machine = Machine(bucket, path)
+    machine.start()
+    machine.take_up()
+    take_now(machine, 0, 10)
+    all_settled(machine)
+    machine.handoff.close()
+    machine.end()
+    return machine
+
+
+def take_now(machine: Machine, first: int, end: int) -> None:
+    """Readings of one day, received now."""
+    now = SystemClock().now_us()
+    machine.journal.append(
+        [reading(number)._replace(received_us=now) for number in range(first, end)], []
+    )
+
+
+def test_a_successor_counts_on_where_its_predecessor_stopped(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    first = settled_and_closed(bucket, tmp_path / "first.db")
+    second = Machine(bucket, tmp_path / "second.db")
+    second.start()
+    second.take_up()
+    assert by_day(second) == counted(10)
+    take_now(second, 10, 15)
+    all_settled(second)
+    assert by_day(second) == counted(15)
+    begun = since(second)
+    second.end()
+    first.start()
+    assert since(first) == begun
+    first.take_up()
+    assert by_day(first) == []  # it is the second's, and counted there
+    assert min(since(first).values()) > max(begun.values())
+    first.end()
+
+
+def test_whenever_a_successor_is_killed_it_has_the_ledger_once(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    settled_and_closed(bucket, tmp_path / "measured.db")
+    calls = calls_of(bucket, tmp_path / "measure.db", taking_over)
+    for dies_at in range(1, calls + 1):
+        for name in bucket.names(""):
+            bucket.delete(name)
+        settled_and_closed(bucket, tmp_path / f"first-{dies_at}.db")
+        second = Machine(bucket, tmp_path / f"second-{dies_at}.db")
+        second.start(dies_at, applied=True)
+        with pytest.raises(Killed):
+            taking_over(second)
+        second.end()
+        second.start()
+        taking_over(second)
+        assert by_day(second) == counted(10)
+        second.end()
+
+
+def test_a_journal_that_goes_on_itself_takes_its_ledger_out_of_the_bucket(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    first = settled_and_closed(bucket, tmp_path / "first.db")
+    assert [name for name in parts(bucket) if "days" in name]
+    first.start()
+    first.take_up()
+    assert by_day(first) == counted(10)
+    assert not [name for name in parts(bucket) if "days" in name]
+    first.handoff.close()
+    first.end()
+    second = Machine(bucket, tmp_path / "second.db")
+    second.start()
+    second.take_up()
+    assert by_day(second) == counted(10)
+    second.end()
+
+
+def test_of_a_successor_that_died_nobody_takes_its_predecessors_old_ledger(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    left_behind(bucket, tmp_path / "first.db")
+    second = Machine(bucket, tmp_path / "second.db")
+    second.start()
+    second.take_up()
+    take_now(second, 40, 50)
+    all_settled(second)
+    second.end()
+    third = Machine(bucket, tmp_path / "third.db")
+    third.start()
+    third.take_up()
+    assert third.open_values() == values(10, 40)
+    assert by_day(third) == []
+    third.end()
+
+
+def test_of_very_many_lines_those_of_the_newest_days_are_handed_over(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.journal.days.PIECE", 4)
+    monkeypatch.setattr("bridge.journal.days.PIECES", 2)
+    first = Machine(bucket, tmp_path / "first.db")
+    first.start()
+    first.take_up()
+    now = SystemClock().now_us()
+    moved = [
+        reading(n, event_us=now - n * 86_400_000_000)._replace(received_us=now) for n in range(6)
+    ]
+    first.journal.append(moved, [])
+    all_settled(first)
+    first.handoff.close()
+    first.end()
+    second = Machine(bucket, tmp_path / "second.db")
+    second.start()
+    second.take_up()
+    today = now // 86_400_000_000
+    pieces = list(second.journal.days())
+    found = {line[2] for piece in pieces for line in piece.lines}
+    assert found == {today - 2, today - 1, today}
+    assert pieces[0].floor == today - 2
+    second.end()

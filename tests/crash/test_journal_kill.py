@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.journals import SINKS, Limits, audit, counted, opened, rows
+from tests.support.journals import SINKS, Limits, audit, audit_by_day, counted, opened, rows
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 10
@@ -36,7 +36,9 @@ journal.activate(SINKS)
 number = first
 print("ready", flush=True)
 while True:
-    batch = [reading(n, "ABC"[n % 3]) for n in range(number, number + chance.randrange(1, 40))]
+    now = SystemClock().now_us()
+    numbers = range(number, number + chance.randrange(1, 40))
+    batch = [reading(n, "ABC"[n % 3])._replace(received_us=now) for n in numbers]
     known = chance.randrange(number + 1)
     again = [reading(known, "ABC"[known % 3])] if known < number else []
     letters = [rejection(b"%d" % number)] if chance.random() < 0.3 else []
@@ -135,3 +137,4 @@ def assert_as_told(path: Path, told: Told) -> None:
         told.appended = len(values)
         told.rejected = sum(journal.rejected_by_reason().values())
     audit(path)
+    audit_by_day(path)

@@ -109,6 +109,14 @@ def audit(path: Path, salvaged: bool = False) -> None:
         db.close()
 
 
+def audit_by_day(path: Path) -> None:
+    """I9, for a journal whose sinks have always been there and that was never damaged: the days of
+    a site add up to what was settled."""
+    by_day = "SELECT sink, site, sum(settled) FROM days GROUP BY sink, site"
+    settled = "SELECT sink, site, settled FROM sink_ledger WHERE settled > 0"
+    assert rows(path, f"{by_day} ORDER BY 1, 2") == rows(path, f"{settled} ORDER BY 1, 2")
+
+
 def _audit_ids(db: sqlite3.Connection) -> None:
     assert db.execute("SELECT count(*) - count(DISTINCT event_id) FROM ids").fetchone() == (0,)
     known = "SELECT seq FROM ids UNION SELECT seq FROM again"
@@ -161,6 +169,7 @@ __all__ = [
     "SINKS",
     "Limits",
     "audit",
+    "audit_by_day",
     "counted",
     "is_for_another",
     "new_journal",

@@ -30,6 +30,7 @@ SDKS = {
         "bridge/sinks/connect.py",
         "bridge/sinks/bigquery_table.py",
         "bridge/sinks/bigquery_admin.py",
+        "bridge/sinks/bigquery_sums.py",
     },
     "google.cloud.bigquery_storage_v1": {
         "bridge/sinks/connect.py",
@@ -47,6 +48,7 @@ SDKS = {
             for name in ("counts", "file", "handover", "journal", "letters", "orders")
         ),
         *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
+        *(f"bridge/journal/{name}.py" for name in ("days", "account")),
         *(f"bridge/cli/{name}.py" for name in ("dead_letters", "dead_letters_acting", "ordering")),
         "bridge/cli/replay.py",
         "bridge/replay.py",
@@ -60,7 +62,7 @@ LAYERS = [
     {"settings"},
     {"budget", "logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
     {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
-    {"loading", "subscriber"},
+    {"loading", "subscriber", "audit"},
     {"delivery", "web", "replay"},
     {"service", "wiring"},
     {"cli"},

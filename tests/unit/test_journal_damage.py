@@ -157,7 +157,7 @@ def unknown_schema_format(path: Path, content: bytearray) -> None:
 def no_tables(path: Path, content: bytearray) -> None:
     path.unlink()
     db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 1")
+    db.execute(f"PRAGMA user_version = {store.SCHEMA_VERSION}")
     db.execute("CREATE TABLE other (x)")
     db.commit()
     db.close()
@@ -556,7 +556,7 @@ def test_the_lock_goes_with_a_start_that_failed(path: Path) -> None:
     with pytest.raises(JournalNewer):
         Journal(path, Limits(), ManualClock()).open()
     db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 1")
+    db.execute(f"PRAGMA user_version = {store.SCHEMA_VERSION}")
     db.close()
     assert_usable(path)
 

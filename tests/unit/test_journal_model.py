@@ -18,6 +18,7 @@ from tests.support.journals import (
     MINUTE_US,
     Limits,
     audit,
+    audit_by_day,
     is_for_another,
     new_journal,
     pass_time,
@@ -254,6 +255,7 @@ class Histories(RuleBasedStateMachine):
         if hasattr(self, "model"):
             self.journal.close()
             audit(self.path)
+            audit_by_day(self.path)
             self.folder.cleanup()
 
 

@@ -55,6 +55,13 @@ def letters(settlement: Settlement | None) -> list[int]:
     return [refused.entry.seq for refused in settlement.refused]
 
 
+def test_what_the_service_calls_the_last_of_a_batch_goes_on_with_what_it_settles() -> None:
+    of = lane(4)
+    settlement = of.answered(Outcome(next_seqs(of), {}, "message 4"), True)
+    assert settlement is not None
+    assert settlement.reference == "message 4"
+
+
 # --- batches --------------------------------------------------------------------------------------
 
 

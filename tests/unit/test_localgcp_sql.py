@@ -228,6 +228,29 @@ def test_a_checksum_of_hexadecimal_ids_can_be_computed(tables: Tables) -> None:
     assert ask(tables, f"SELECT {low} FROM {T}") == [(expected,)]
 
 
+def test_the_words_of_ids_are_summed_by_day_and_what_is_no_id_is_left_out(tables: Tables) -> None:
+    table = tables.table("p.d.t")
+    tables.append(table, [("zz" * 16, SECOND, None, None, None, None, None, None)])
+    word = "SUM(SAFE_CAST(CONCAT('0x', SUBSTR(event_id, {})) AS INT64))"
+    query = (
+        "SELECT DATE(event_time) AS day, COUNT(*), COUNT(DISTINCT event_id), "
+        f"{word.format('1, 8')}, {word.format('25')} FROM {T} "
+        "WHERE event_id NOT IN UNNEST(@without) "
+        "GROUP BY day ORDER BY day"
+    )
+    assert ask(tables, query, without=("STRING", [IDS[2]])) == [
+        ("2026-11-20", 1, 1, 0, 2**32 - 1),
+        ("2026-11-21", 2, 2, 0, 0xEEEEEEEE),
+    ]
+
+
+def test_groups_are_chosen_by_what_they_hold(tables: Tables) -> None:
+    row = (IDS[0], FIRST, None, None, None, None, None, None)
+    tables.append(tables.table("p.d.t"), [row])
+    query = f"SELECT event_id FROM {T} GROUP BY event_id HAVING COUNT(*) > 1 LIMIT 5"
+    assert ask(tables, query) == [(IDS[0],)]
+
+
 def test_bits_are_folded_over_the_values_that_there_are(tables: Tables) -> None:
     query = f"SELECT BIT_XOR(number), BIT_AND(number), BIT_OR(number) FROM {T}"
     assert ask(tables, query) == [(30, 0, 30)]
