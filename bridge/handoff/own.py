@@ -101,7 +101,8 @@ class Own:
             raise _superseded(head)
         given = self._journal.give_away(1, head.shipped_seq)
         log.warning(
-            "another instance has taken over what this journal had handed in: it delivers that",
+            "another instance has taken over what this journal had handed in: it delivers that, "
+            "and here it counts as skipped. See that only one version is serving",
             extra={"fields": {"instance": head.taken_by, "readings": given}},
         )
         self._begin()
