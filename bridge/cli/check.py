@@ -86,7 +86,7 @@ def _looked(what: str, look: Callable[[], Iterable[Finding]]) -> Iterable[Findin
 
 
 def _line(finding: Finding) -> str:
-    """One line whatever a service's message holds."""
+    """One line whatever a service's message holds. Nothing follows the fix: it may be a command."""
     detail, fix = (" ".join(text.split()).rstrip(".") for text in (finding.detail, finding.fix))
     line = f"{finding.result:8} {finding.what}: {detail}."
-    return printable(f"{line} Fix: {fix}." if fix else line)
+    return printable(f"{line} Fix: {fix}" if fix else line)

@@ -89,11 +89,9 @@ def _readiness(daemon: Daemon, where: str) -> Finding:
 def _session(daemon: Daemon) -> Finding:
     lost = int(daemon.metrics.get("bridge_mqtt_sessions_lost_total", 0))
     connected = "connected" if daemon.metrics.get("bridge_mqtt_connected") else "not connected"
-    detail = (
-        f"{connected}; {daemon.taken} messages taken since the start; the broker has forgotten "
-        f"the session {lost} times"
-    )
+    detail = f"{connected}; {daemon.taken} messages taken since the start"
     if lost:
+        detail += f"; the broker has forgotten the session {lost} times, with what it had queued"
         fix = (
             "in mosquitto.conf set persistence true, autosave_interval 1 and "
             "persistent_client_expiration 14d; then restart the bridge to start this count anew"

@@ -11,17 +11,16 @@ from typing import NamedTuple
 
 from bridge.journal import store
 
-RECENT = 10_000  # readings that the rate is measured by
 ENOUGH = 10_000  # readings from which on a size for each means something
-FEW = 100
+LONG_US = 60_000_000  # from which on a rate means something
 LOCKS = Path("/proc/locks")
 
 
 class Survey(NamedTuple):
     """None where the journal holds too little to tell.
 
-    reading_bytes: that each reading takes, ids and indexes included. rate: readings a second over
-    the newest ten thousand. newest_us: when the newest one was received.
+    reading_bytes: that each reading takes, ids and indexes included. rate: readings a second,
+    over all that the journal still holds. newest_us: when the newest one was received.
     """
 
     used_bytes: int
@@ -41,21 +40,23 @@ def survey(path: Path) -> Survey | None:
                 int(db.execute(f"PRAGMA {name}").fetchone()[0])
                 for name in ("page_count", "freelist_count", "page_size")
             )
-            first, last = db.execute("SELECT min(seq), max(seq) FROM entries").fetchone()
-            count, oldest_us, newest_us = db.execute(
-                "SELECT count(*), min(received_us), max(received_us) FROM entries WHERE seq > ?",
-                ((last or 0) - RECENT,),
-            ).fetchone()
+            # By the key, at once, however many there are.
+            first, last = (
+                db.execute(f"SELECT seq, received_us FROM entries ORDER BY seq {way} LIMIT 1")
+                for way in ("ASC", "DESC")
+            )
+            oldest, newest = first.fetchone(), last.fetchone()
     finally:
         db.close()
     used = (pages - free) * page
-    held = 0 if last is None else last - first + 1
-    spread = (newest_us - oldest_us) / 1e6 if count >= FEW else 0.0
+    if oldest is None:
+        return Survey(used, None, None, None)
+    held, spread_us = newest[0] - oldest[0] + 1, newest[1] - oldest[1]
     return Survey(
         used_bytes=used,
         reading_bytes=used / held if held >= ENOUGH else None,
-        rate=count / spread if spread > 0 else None,
-        newest_us=newest_us,
+        rate=held / spread_us * 1e6 if spread_us >= LONG_US else None,
+        newest_us=newest[1],
     )
 
 

@@ -31,6 +31,7 @@ class Empty(Plant):
         self.environment |= {
             "PUBSUB_SUBSCRIPTION": "kpi-subscription",
             "PUBSUB_DEAD_LETTER_TOPIC": "dead-letters",
+            "PORT": "1",  # where no bridge answers
         }
 
 
@@ -107,7 +108,9 @@ def test_in_local_there_is_nothing_to_provision_and_check_looks_at_broker_and_jo
     site: Empty,
 ) -> None:
     assert "nothing to provision" in command(site, "provision", APP_ENV="LOCAL").stdout
-    assert set(results(site, APP_ENV="LOCAL")) == {"configuration", "broker", "journal", "disk"}
+    found = results(site, APP_ENV="LOCAL")
+    broker = {"broker", "broker version", "broker queue", "reading", "writing"}
+    assert set(found) == {"configuration", "daemon", "journal", "disk", "outage"} | broker
 
 
 def test_check_names_each_missing_thing_with_its_fix(site: Empty) -> None:
@@ -163,11 +166,11 @@ def test_a_broker_that_is_not_there_fails_within_bounds(site: Empty) -> None:
 
 
 def test_without_a_regional_endpoint_check_warns_outside_emulators(site: Empty) -> None:
-    from bridge.cli.findings import require_endpoint
+    from bridge.cli.pubsub_findings import endpoint_findings
 
-    assert require_endpoint(site.settings()) == []
+    assert endpoint_findings(site.settings(), None) == []
     real = site.settings(PUBSUB_EMULATOR_HOST="")
-    (finding,) = require_endpoint(real)
+    (finding,) = endpoint_findings(real, None)
     assert finding.result == "warning"
     assert "PUBSUB_ENDPOINT" in finding.detail
 
@@ -336,6 +339,8 @@ def test_a_broker_that_refuses_the_subscription_fails(site: Empty) -> None:
 def test_check_takes_neither_the_daemons_session_nor_its_journal(site: Empty) -> None:
     def accept(connection: Connection) -> None:
         connection.accept()
+        connection.suback([0] * 6, count=2)
+        connection.unsuback()
 
     with FakeBroker(accept) as broker:
         changes = {"APP_ENV": "LOCAL", "MQTT_PORT": str(broker.port), "MQTT_CLIENT_ID": "daemon"}
