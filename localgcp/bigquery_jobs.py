@@ -63,7 +63,7 @@ class Jobs:
         """Only judged: nothing is kept, it has no id, and a refusal is one of the call."""
         self._run(project, job.configuration["query"])
         resource = self._resource(project, job)
-        resource["statistics"]["totalBytesProcessed"] = "0"
+        resource["statistics"]["query"]["totalBytesProcessed"] = "0"
         del resource["jobReference"]["jobId"]
         return resource
 
