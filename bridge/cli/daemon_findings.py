@@ -79,7 +79,7 @@ def _nobody(settings: Settings, where: str) -> Finding:
 def _readiness(daemon: Daemon, where: str) -> Finding:
     reason = daemon.ready.get("reason")
     if reason:
-        fix = "see docs/operations.md, or do what the reason says"
+        fix = "do what the findings on broker, journal and disk say"
         return Finding("daemon", "failed", f"takes no readings: {reason}", fix)
     started = daemon.metrics.get("process_start_time_seconds")
     since = f", up for {lasting(time.time() - started)}" if started else ""

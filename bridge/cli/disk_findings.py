@@ -17,6 +17,7 @@ GIB = 1024**3
 MIB = 1024**2
 # What a reading took in a journal of 200,000: 124 without further members, 176 with three.
 READING_BYTES = 180.0
+NEARLY = 0.9  # settled readings alone are let go from 80 % on
 RESERVE = 1.1  # more than is needed, where a size is proposed
 
 
@@ -45,8 +46,13 @@ def _journal(settings: Settings, found: Survey | None) -> Finding:
     newest = "none"
     if found.newest_us is not None:
         newest = f"{lasting(time.time() - found.newest_us / 1e6)} ago"
-    detail = f"{where}; {found.used_bytes / MIB:.0f} MiB in use, the newest reading: {newest}"
-    return Finding("journal", "ok", detail)
+    limit = settings.journal_max_bytes
+    used = f"{found.used_bytes / MIB:.0f} of {limit / MIB:.0f} MiB are in use"
+    detail = f"{where}; {used}, the newest reading: {newest}"
+    if found.used_bytes < NEARLY * limit:
+        return Finding("journal", "ok", detail)
+    fix = f"mend the sink for which readings wait, or set JOURNAL_MAX_BYTES={2 * limit}"
+    return Finding("journal", "warning", detail, fix)
 
 
 def _disk(settings: Settings, folder: Path) -> Finding:

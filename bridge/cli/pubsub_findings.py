@@ -9,6 +9,7 @@ from bridge.settings import Settings
 from bridge.sinks.pubsub_admin import PubSubAdmin, SubscriptionFacts, TopicFacts
 
 PROVISION = "run `provision`, or correct the name"
+DELETED = "_deleted-topic_"  # what Pub/Sub shows as the topic of a subscription that outlives it
 REGIONAL = "-pubsub.googleapis.com"
 
 
@@ -89,13 +90,15 @@ def _subscription(admin: PubSubAdmin, settings: Settings) -> list[Finding]:
 
 def _subscription_that_is(name: str, found: SubscriptionFacts, settings: Settings) -> Finding:
     what, project = "subscription", f"--project={settings.gcp_project_id}"
+    remake = f"gcloud pubsub subscriptions delete {name} {project}, then run `provision`"
+    if found.topic == DELETED:
+        return Finding(what, "failed", f"the topic of {name} was deleted", remake)
     if found.topic != settings.pubsub_topic:
         detail = f"{name} belongs to topic {found.topic}"
         return Finding(what, "failed", detail, f"set PUBSUB_TOPIC={found.topic}, or name another")
     if not found.ordered:
         # It cannot be added later.
-        fix = f"gcloud pubsub subscriptions delete {name} {project}, then run `provision`"
-        return Finding(what, "failed", f"{name} is without message ordering", fix)
+        return Finding(what, "failed", f"{name} is without message ordering", remake)
     if found.expires_seconds:
         detail = f"{name} is deleted after {lasting(found.expires_seconds)} without a reader"
         fix = f"gcloud pubsub subscriptions update {name} {project} --expiration-period=never"

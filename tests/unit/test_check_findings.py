@@ -327,3 +327,10 @@ def test_the_service_account_is_named_where_the_credentials_tell_it() -> None:
 
     assert member(Account()) == "serviceAccount:bridge@some-project.iam.gserviceaccount.com"
     assert member(Machine()) == member(None) == "serviceAccount:SERVICE_ACCOUNT"
+
+
+def test_a_journal_that_is_nearly_full_is_warned_of(measured: Path) -> None:
+    found = of_journal(measured, JOURNAL_MAX_BYTES=str(1024**2))["journal"]
+    assert found.result == "warning"
+    assert "JOURNAL_MAX_BYTES=2097152" in found.fix
+    assert of_journal(measured)["journal"].result == "ok"
