@@ -17,6 +17,7 @@ GIB = 1024**3
 MIB = 1024**2
 # What a reading took in a journal of 200,000: 124 without further members, 176 with three.
 READING_BYTES = 180.0
+LEAST = 64 * MIB  # that is worth being proposed
 NEARLY = 0.9  # settled readings alone are let go from 80 % on
 RESERVE = 1.1  # more than is needed, where a size is proposed
 
@@ -60,8 +61,10 @@ def _disk(settings: Settings, folder: Path) -> Finding:
     wanted += settings.dead_letter_max_bytes
     detail = f"{free / GIB:.1f} GiB free, {wanted / GIB:.1f} GiB may be needed"
     if free < wanted:
-        fits = max(MIB, int(free * 0.9) - settings.dead_letter_max_bytes) // MIB * MIB
-        fix = f"give the disk {wanted / GIB:.1f} GiB of room, or set JOURNAL_MAX_BYTES={fits}"
+        fix = f"give the disk {wanted / GIB:.1f} GiB of room"
+        fits = (int(free * 0.9) - settings.dead_letter_max_bytes) // MIB * MIB
+        if fits >= LEAST:
+            fix += f", or set JOURNAL_MAX_BYTES={fits}"
         return Finding("disk", "warning", detail, fix)
     return Finding("disk", "ok", detail)
 
