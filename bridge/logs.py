@@ -65,6 +65,8 @@ def setup(
         # Always a level of its own: Google's clients cut an unconfigured logger off from the root.
         library.setLevel(level if level == "DEBUG" else max(root.level, logging.WARNING))
         library.propagate = True
+    # It warns of each request that has to wait for a moment: nobody can do anything about it.
+    logging.getLogger("waitress.queue").setLevel("DEBUG" if level == "DEBUG" else "ERROR")
     logging.captureWarnings(True)
     return handler
 

@@ -191,8 +191,12 @@ def test_a_text_line_reads_time_level_message_fields() -> None:
 
 
 def test_a_text_line_names_the_logger_of_others() -> None:
-    line = text(lambda: logging.getLogger("waitress.queue").warning("deep"))
-    assert line.endswith("WARNING deep logger=waitress.queue\n")
+    line = text(lambda: logging.getLogger("waitress").warning("deep"))
+    assert line.endswith("WARNING deep logger=waitress\n")
+
+
+def test_a_request_that_waits_for_a_moment_is_no_warning() -> None:
+    assert text(lambda: logging.getLogger("waitress.queue").warning("depth is 1")) == ""
 
 
 def test_text_from_outside_cannot_pass_for_a_line_or_steer_a_terminal() -> None:
