@@ -128,10 +128,11 @@ class _Probe:
         self._listen()
 
     def _listen(self) -> None:
-        # In place of the first: with QoS 0 nothing queues up for this client at the broker.
-        topics = [self._settings.mqtt_topic, *_COUNTER_OF, self._own_topic]
-        self._subscribe(topics, qos=0, retained=True)
+        self._subscribe([*_COUNTER_OF, self._own_topic], qos=0, retained=True)
         self._client.publish(self._own_topic, b"check", qos=1)
+        # In place of the first: with QoS 0 nothing queues up for this client at the broker. Last,
+        # for there may be more than is listened to.
+        self._subscribe([self._settings.mqtt_topic], qos=0, retained=True)
         _, mid = self._client.unsubscribe(OWN_TOPIC)
         self._last = -1 if mid is None else mid
 
@@ -158,7 +159,7 @@ class _Probe:
                 self._client.disconnect()
                 self._answered.set()
 
-    # --- -----------------------------------------------------------------------------------------
+    # --- for these ------------------------------------------------------------------------------
 
     def _subscribe(self, topics: list[str], qos: int, retained: bool) -> int:
         handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE

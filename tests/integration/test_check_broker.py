@@ -103,6 +103,26 @@ def test_retained_messages_are_counted_and_said_to_be_ignored(broker: Mosquitto)
     assert "retained" not in found(broker.port)
 
 
+def test_more_retained_messages_than_are_counted_hide_nothing_else(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bridge.cli import probe
+
+    monkeypatch.setattr(probe, "ENOUGH", 2)
+    monkeypatch.setattr(broker_findings, "ENOUGH", 2)
+    topics = [f"FCTS/FAE/MOR/SolvExtract/T{number}" for number in range(5)]
+    for topic in topics:
+        send(broker.port, topic, retain=True)
+    try:
+        there = found(broker.port)
+    finally:
+        for topic in topics:
+            send(broker.port, topic, retain=True, payload=b"")
+    assert "keeps 2 or more retained messages" in there["retained"].detail
+    assert there["broker version"].result == "ok"
+    assert "came back" in there["writing"].detail
+
+
 def test_it_writes_once_and_never_under_the_sensors_topics(broker: Mosquitto) -> None:
     heard: list[str] = []
     client = Client(CallbackAPIVersion.VERSION2)
@@ -141,7 +161,8 @@ def test_a_broker_that_knows_only_mqtt_3_is_asked_in_its_own_version() -> None:
             return
         connection.connack()
         connection.suback([1])
-        connection.suback([0] * 6, count=2)
+        connection.suback([0] * 5, count=2)
+        connection.suback([0], count=3)
         connection.unsuback()
 
     with FakeBroker(old) as broker:
