@@ -3,10 +3,15 @@
 The worker's thread owns the lanes; the sink's answers come in from its own threads through a
 queue. In each round it takes the answers in, settles them in one transaction, loads what is new,
 and begins the writes that are due. Nothing is written before what was confirmed is settled.
+
+A round costs a commit, and a write a request, whatever is in them; and many requests at once cost
+a third of as many one by one. So rounds keep a distance from each other, the more so the more
+writes they begin: what comes meanwhile goes along. Whoever waits for longest goes first.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
 import queue
 import threading
@@ -38,6 +43,12 @@ log = logging.getLogger(__name__)
 
 SLOW_SECONDS = 1.0  # a write open for longer no longer holds the others up
 IDLE_SECONDS = 1.0
+ROUND_SECONDS = 0.015  # between the beginnings of two rounds, at least
+WRITE_SECONDS = 0.001  # and so much for each write that the first of them began
+WRITES_A_ROUND = 100
+CROWDED = 2.0  # so many times as much where still more lanes wait: they fill up meanwhile
+LOADS_A_ROUND = 5
+AT_ONCE_SECONDS = 0.2  # within which all lanes come back when one of them works again
 JOURNAL_RETRY_SECONDS = 1.0
 LAST_ANSWERS_SECONDS = 3.0
 REFUSED_REMEDY = (
@@ -66,6 +77,7 @@ class Delivery:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._unsaved: list[Settlement] = []
+        self._pause = 0.0  # that the writes of the latest round ask for, in seconds
         self.retries: Counter[str] = Counter()
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.latencies = Histogram(LATENCY_BOUNDS)
@@ -100,11 +112,17 @@ class Delivery:
         )
         self._loader.take_over(self._undecided())
         while not self._stop.is_set():
-            wait = self._round()
-            if wait > 0:
-                self._wake.wait(wait)
-                self._wake.clear()
+            began = self._clock.monotonic()
+            self._wake.wait(self._round())
+            self._gather(began)
+            self._wake.clear()
         self._finish()
+
+    def _gather(self, began: float) -> None:
+        """Let more come together for the next round, if the last one has only just begun."""
+        left = began + max(ROUND_SECONDS, self._pause) - self._clock.monotonic()
+        if left > 0:
+            self._stop.wait(left)
 
     def _open(self) -> None:
         attempts = 0
@@ -141,7 +159,7 @@ class Delivery:
         self._take_answers()
         try:
             self._save()
-            more = self._loader.load()
+            more = self._load()
         except JournalDamaged:
             raise
         except JournalError as error:
@@ -159,9 +177,14 @@ class Delivery:
         self._sum_up()
         return 0.0 if more else wait
 
+    def _load(self) -> bool:
+        """Fill the lanes; answers whether there is more to be had at once."""
+        return all(self._loader.load() for _ in range(LOADS_A_ROUND))
+
     def _dispatch_all(self) -> float:
         now = self._clock.monotonic()
         wait = IDLE_SECONDS
+        ready = []
         for lane in list(self._loader.lanes.values()):
             if lane.in_flight:
                 continue
@@ -171,11 +194,17 @@ class Delivery:
                 self._hold(lane)
                 wait = min(wait, lane.retry_at - now)
             elif lane.batch or lane.queue:
-                if now >= lane.retry_at:
-                    self._begin(lane, now)
+                due_in = max(lane.retry_at - now, self.sink.ready_in(lane.key))
+                if due_in <= 0:
+                    ready.append(lane)
                 else:
-                    wait = min(wait, lane.retry_at - now)
-        return wait
+                    wait = min(wait, due_in)
+        if crowded := len(ready) > WRITES_A_ROUND:
+            ready = heapq.nsmallest(WRITES_A_ROUND, ready, key=lambda lane: lane.next_seq)
+        for lane in ready:
+            self._begin(lane, now)
+        self._pause = WRITE_SECONDS * len(ready) * (CROWDED if crowded else 1.0)
+        return 0.0 if crowded else wait
 
     def _begin(self, lane: Lane, now: float) -> None:
         batch = lane.next_batch(self.sink.policy)
@@ -226,6 +255,7 @@ class Delivery:
                     "apart": self.sink.name,
                 },
             )
+            self._try_others()
         # A dead letter says so as well: it takes an accepted neighbour to make one.
         lane.attempts, lane.held, lane.error = 0, None, None
         if settlement.settled:
@@ -245,6 +275,13 @@ class Delivery:
                     "apart": self.sink.name,
                 },
             )
+
+    def _try_others(self) -> None:
+        """What kept one lane from working was most often what keeps the others: they need not
+        wait until it is their turn."""
+        now = self._clock.monotonic()
+        for lane in self._loader.lanes.values():
+            lane.retry_at = min(lane.retry_at, now + self._random.uniform(0.0, AT_ONCE_SECONDS))
 
     def _trace(self, settled: Sequence[Entry]) -> None:
         """A line a reading, for those who look for one: at DEBUG alone."""

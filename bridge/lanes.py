@@ -79,6 +79,11 @@ class Lane:
         return not (self.queue or self.batch or self.suspects) and self.spilled is None
 
     @property
+    def next_seq(self) -> int:
+        """The first entry of the next write. There must be one."""
+        return (self.batch or self.queue)[0].seq
+
+    @property
     def first_open(self) -> int | None:
         """The first entry that is not resolved; None when idle."""
         batch = [] if self._asking else self.batch

@@ -291,6 +291,7 @@ class Service:
                 retries=dict(delivery.retries),
                 batch_size=delivery.batch_sizes.counts(),
                 settle_latency_seconds=delivery.latencies.counts(),
+                key_usage=delivery.sink.usage(),
             )
 
     def ledger(self) -> Ledger:

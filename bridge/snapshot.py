@@ -6,6 +6,7 @@ The web side and the commands see the running daemon only through these. They ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,6 +69,7 @@ class SinkState:
     held: why an operator is needed, in words with the remedy; None when nobody is.
     last_error: the latest failure in words, None when the latest write worked.
     retries: failed attempts since the start, by reason.
+    key_usage: bytes a second by ordering key over the last minute or so, where there are such.
     """
 
     name: str
@@ -78,6 +80,7 @@ class SinkState:
     retries: dict[str, int]
     batch_size: HistogramCounts
     settle_latency_seconds: HistogramCounts
+    key_usage: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

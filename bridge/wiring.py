@@ -82,7 +82,7 @@ def handoff(settings: Settings, journal: Journal, clock: Clock) -> Handoff | Non
 def deliveries(
     settings: Settings, journal: Journal, passed_on: Handoff | None, clock: Clock, random: Random
 ) -> list[Delivery]:
-    sinks = _sinks(settings, journal, passed_on)
+    sinks = _sinks(settings, journal, passed_on, clock)
     return [Delivery(sink, journal, RETRY, clock, random) for sink in sinks]
 
 
@@ -98,7 +98,9 @@ def _forwards(settings: Settings) -> bool:
     return not settings.local and settings.pubsub_dead_letter_topic is not None
 
 
-def _sinks(settings: Settings, journal: Journal, passed_on: Handoff | None) -> list[Sink]:
+def _sinks(
+    settings: Settings, journal: Journal, passed_on: Handoff | None, clock: Clock
+) -> list[Sink]:
     """The registry: a new sink is one more line. Imported here, for LOCAL must not import any
     of Google's libraries."""
     if settings.local:
@@ -107,7 +109,7 @@ def _sinks(settings: Settings, journal: Journal, passed_on: Handoff | None) -> l
         return [LogSink()]
     from bridge.sinks.pubsub import PubSubSink
 
-    return [PubSubSink(settings), _bigquery(settings, journal, passed_on)]
+    return [PubSubSink(settings, clock), _bigquery(settings, journal, passed_on)]
 
 
 def _bigquery(settings: Settings, journal: Journal, passed_on: Handoff | None) -> Sink:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.measures import capacity, growth, latency, outage, starting, throughput, weight
+from bench.measures import capacity, cost, growth, latency, outage, starting, throughput, weight
 from bench.section import Measure
 
 ALL: dict[str, Measure] = {
@@ -13,4 +13,5 @@ ALL: dict[str, Measure] = {
     "outage": outage.measure,
     "growth": growth.measure,
     "weight": weight.measure,
+    "cost": cost.measure,
 }

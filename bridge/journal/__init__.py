@@ -1,4 +1,6 @@
-"""The durable journal: SQLite in WAL mode, every commit on disk before it is answered.
+"""The durable journal: SQLite in WAL mode, every commit on disk before it is answered. Settlements
+alone may wait for the next flush: a power cut takes back the latest of them, never a part of one
+nor anything that came before the last flushed commit.
 
 What is true after every commit, whatever is killed between any two lines (each has a test in
 `tests/unit/test_journal_invariants.py` that names it):

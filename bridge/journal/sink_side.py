@@ -64,7 +64,10 @@ class SinkSide(JournalFile):
             return min(self._positions.values(), default=self._last_seq)
 
     def settle(self, sink: str, settlements: Sequence[Settlement], position: int) -> None:
-        """Write down what a sink has resolved. `position`: everything up to it is resolved."""
+        """Write down what a sink has resolved. `position`: everything up to it is resolved.
+
+        Not flushed to the disk by itself: after a power cut the sink is as far as at the last
+        flushed commit, what it resolved since then is open, and is resolved again."""
         with self._lock:
             deltas = self._sink_deltas(settlements)
             rows = [
@@ -72,7 +75,7 @@ class SinkSide(JournalFile):
                 for settlement in settlements
                 for refused in settlement.refused
             ]
-            with self._writing() as db:
+            with store.unflushed(self._db), self._writing() as db:
                 self._write_lanes(db, sink, settlements, position)
                 letters.insert(db, rows)
                 self._counts.write_sink(db, sink, deltas)

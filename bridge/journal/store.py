@@ -279,6 +279,18 @@ def _primary(error: sqlite3.Error) -> int:
 
 
 @contextmanager
+def unflushed(db: sqlite3.Connection) -> Iterator[None]:
+    """Transactions within outlive the end of every process, but that of the machine only once
+    another one was flushed: with it they are on disk as well, for the log is one."""
+    with translated():
+        db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            db.execute("PRAGMA synchronous = FULL")
+
+
+@contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """All or nothing, on disk when it is left. Raises JournalError, JournalDamaged."""
     with translated():

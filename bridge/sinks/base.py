@@ -45,5 +45,13 @@ class Sink(Protocol):
         `Transient` and `Held` the same batch comes again before anything later of its lane, and
         writing a batch again that is there already must be harmless to what the sink promises."""
 
+    def ready_in(self, lane: str) -> float:
+        """Seconds until the service's own limits let this lane be written to; 0: now. Does not
+        block. From the thread that writes."""
+
+    def usage(self) -> Mapping[str, float]:
+        """Bytes a second by lane over the last minute or so, where the service limits lanes.
+        Does not block. From any thread."""
+
     def close(self) -> None:
         """Let go of everything; open writes may end with an error. Idempotent."""

@@ -25,7 +25,7 @@ to the next process are written down as well, as an intent
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -139,6 +139,12 @@ class StorageWriteSink:
 
     def write(self, batch: Sequence[Entry]) -> Future[Outcome]:
         return self._worker.do(lambda: self._write(batch))
+
+    def ready_in(self, lane: str) -> float:
+        return 0.0
+
+    def usage(self) -> Mapping[str, float]:
+        return {}
 
     def close(self) -> None:
         self._worker.close()

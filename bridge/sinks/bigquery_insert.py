@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -62,6 +62,12 @@ class InsertAllSink:
         except ERRORS as error:
             raise rest_error(error, self._table.id) from error
         return _outcome(batch, errors)
+
+    def ready_in(self, lane: str) -> float:
+        return 0.0
+
+    def usage(self) -> Mapping[str, float]:
+        return {}
 
     def close(self) -> None:
         self._worker.close()

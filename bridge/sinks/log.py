@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
 from bridge.policy import BatchPolicy
@@ -33,6 +33,12 @@ class LogSink:
         done: Future[Outcome] = Future()
         done.set_result(Outcome([entry.seq for entry in batch], {}))
         return done
+
+    def ready_in(self, lane: str) -> float:
+        return 0.0
+
+    def usage(self) -> Mapping[str, float]:
+        return {}
 
     def close(self) -> None:
         pass

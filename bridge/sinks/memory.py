@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 
 from bridge.errors import SinkError, Transient
@@ -70,6 +70,12 @@ class MemorySink:
             held = self._held.pop(lane, [])
         for batch, future in held:
             self._answer(batch, future)
+
+    def ready_in(self, lane: str) -> float:
+        return 0.0
+
+    def usage(self) -> Mapping[str, float]:
+        return {}
 
     def close(self) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ of its own to disagree with the delivery's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,7 +15,8 @@ import grpc
 import orjson
 from google.pubsub_v1 import PublishRequest, PublishResponse, PubsubMessage
 
-from bridge.errors import Transient
+from bridge.clock import Clock
+from bridge.errors import SinkError, Transient
 from bridge.journal.letters import DeadLetter
 from bridge.policy import BatchPolicy
 from bridge.reading import Entry, Reading
@@ -23,12 +24,16 @@ from bridge.settings import Settings
 from bridge.sinks import connect
 from bridge.sinks.base import Outcome
 from bridge.sinks.codes import sink_error
+from bridge.sinks.key_limit import KeyLimit
 from bridge.sinks.letter_json import letter_json
 from bridge.times import iso_us
 
-# Quotas of a publish request: 1,000 messages, 10 MB. (cloud.google.com/pubsub/quotas)
-POLICY = BatchPolicy(max_entries=1_000, max_bytes=9_000_000)
+# Quotas of a publish request: 1,000 messages, 10 MB. (cloud.google.com/pubsub/quotas) The bytes are
+# bounded by what an ordering key may take in a second or two.
+POLICY = BatchPolicy(max_entries=1_000, max_bytes=2_000_000)
 DEADLINE_SECONDS = 10.0
+
+Done = Callable[[SinkError | None], None]
 
 _Request, _Response, _Message = PublishRequest.pb(), PublishResponse.pb(), PubsubMessage.pb()
 
@@ -48,37 +53,37 @@ class Publisher:
         self._client = connect.publisher(settings)
         self._call = self._client.transport.grpc_channel.unary_unary(
             "/google.pubsub.v1.Publisher/Publish",
-            request_serializer=_Request.SerializeToString,
+            request_serializer=None,  # bytes already: their number counts
             response_deserializer=_Response.FromString,
         )
         self._metadata = (("x-goog-request-params", f"topic={self.topic}"),)
 
-    def publish(self, messages: list[Any], done: Future[int]) -> None:
-        """Begin one request; `done` ends with the number of messages, or with a SinkError."""
+    def publish(self, messages: list[Any], done: Done) -> int:
+        """Begin one request. `done` is called once, in any thread, with what went wrong or None.
+        Answers how many bytes the request has."""
+        request: bytes = _Request(topic=self.topic, messages=messages).SerializeToString()
         try:
             call = self._call.future(
-                _Request(topic=self.topic, messages=messages),
+                request,
                 timeout=self._deadline_seconds,
                 metadata=self._metadata,
             )
         except ValueError:  # the channel's word for being closed
-            done.set_exception(_closed())
-            return
-        call.add_done_callback(lambda answer: self._answered(answer, len(messages), done))
+            done(_closed())
+            return 0
+        call.add_done_callback(lambda answer: done(self._problem(answer, len(messages))))
+        return len(request)
 
-    def _answered(self, answer: Any, count: int, done: Future[int]) -> None:
+    def _problem(self, answer: Any, count: int) -> SinkError | None:
         try:
             ids = answer.result().message_ids
         except grpc.RpcError:
-            done.set_exception(sink_error(answer.code().name, answer.details() or "", self.topic))
+            return sink_error(answer.code().name, answer.details() or "", self.topic)
         except grpc.FutureCancelledError:
-            done.set_exception(_closed())
-        else:
-            if len(ids) == count:
-                done.set_result(count)
-            else:
-                detail = f"{len(ids)} message ids for {count} messages"
-                done.set_exception(Transient("unexpected_answer", detail))
+            return _closed()
+        if len(ids) == count:
+            return None
+        return Transient("unexpected_answer", f"{len(ids)} message ids for {count} messages")
 
     def close(self) -> None:
         """Open requests end with an error. Idempotent."""
@@ -92,9 +97,12 @@ class PubSubSink:
     policy = POLICY
     ordered_copies = True
 
-    def __init__(self, settings: Settings, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
         self._settings = settings
         self._deadline_seconds = deadline_seconds
+        self._limit = KeyLimit(clock)
         self._publisher: Publisher | None = None
 
     def open(self) -> None:
@@ -110,10 +118,22 @@ class PubSubSink:
     def write(self, batch: Sequence[Entry]) -> Future[Outcome]:
         assert self._publisher is not None, "open() comes first"
         outcome: Future[Outcome] = Future()
-        published: Future[int] = Future()
-        published.add_done_callback(lambda done: _pass_on(done, batch, outcome))
-        self._publisher.publish([_message(entry.reading) for entry in batch], published)
+
+        def done(problem: SinkError | None) -> None:
+            if problem is None:
+                outcome.set_result(Outcome([entry.seq for entry in batch], {}))
+            else:
+                outcome.set_exception(problem)
+
+        size = self._publisher.publish([_message(entry.reading) for entry in batch], done)
+        self._limit.spend(batch[0].reading.site, size)
         return outcome
+
+    def ready_in(self, lane: str) -> float:
+        return self._limit.ready_in(lane)
+
+    def usage(self) -> Mapping[str, float]:
+        return self._limit.usage()
 
     def close(self) -> None:
         if self._publisher is not None:
@@ -128,10 +148,12 @@ class LetterPublisher:
 
     def publish(self, letters: Sequence[DeadLetter]) -> None:
         """Blocks until the service has confirmed all of them; raises SinkError."""
-        done: Future[int] = Future()
+        answered: Future[SinkError | None] = Future()
         messages = [_Message(data=letter_json(letter)) for letter in letters]
-        self._publisher.publish(messages, done)
-        done.result()
+        self._publisher.publish(messages, answered.set_result)
+        problem = answered.result()
+        if problem is not None:
+            raise problem
 
     def close(self) -> None:
         self._publisher.close()
@@ -139,14 +161,6 @@ class LetterPublisher:
 
 def _closed() -> Transient:
     return Transient("cancelled", "the publisher was closed")
-
-
-def _pass_on(published: Future[int], batch: Sequence[Entry], outcome: Future[Outcome]) -> None:
-    error = published.exception()
-    if error is not None:
-        outcome.set_exception(error)
-    else:
-        outcome.set_result(Outcome([entry.seq for entry in batch], {}))
 
 
 def _message(reading: Reading) -> Any:

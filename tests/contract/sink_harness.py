@@ -432,7 +432,7 @@ class PubSubHarness(_GoogleHarness):
     )
 
     def make(self, deadline_seconds: float = PATIENT) -> Sink:
-        return PubSubSink(self.place.settings, deadline_seconds)
+        return PubSubSink(self.place.settings, SystemClock(), deadline_seconds)
 
     def arrived(self) -> list[Seen]:
         return [

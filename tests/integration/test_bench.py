@@ -123,6 +123,19 @@ def test_each_reading_was_in_some_request_and_on_disk(
         assert row["live_bytes_per_reading"] > 100
 
 
+def test_what_is_billed_is_at_least_the_smallest_request_and_row(
+    rows: dict[str, list[dict[str, Any]]],
+) -> None:
+    assert len(rows["cost"]) == 4
+    for row in rows["cost"]:
+        # Gigabytes a billion are bytes a reading.
+        assert row["pubsub_billed_gb_per_billion"] >= row["message_bytes"] > 150
+        assert row["pubsub_billed_gb_per_billion"] >= 1_000 / row["messages_per_request"]
+        assert row["bigquery_billed_gb_per_billion"] >= row["row_bytes"] > 100
+        parts = row["pubsub_usd_per_billion"] + row["bigquery_usd_per_billion"]
+        assert row["usd_per_billion"] == pytest.approx(parts)
+
+
 def test_the_page_shows_every_part_and_every_target(results: Path, found: dict[str, Any]) -> None:
     page = (results / PAGE).read_text()
     for section in found["sections"].values():

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.pubsub_v1 import PublishRequest
 
+from bridge.clock import SystemClock
 from bridge.errors import ContentRefused, Held, Transient
 from bridge.journal import Journal
 from bridge.journal.letters import DeadLetter
@@ -54,11 +56,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
 
 
+_Request = PublishRequest.pb()
+
+
 class Recording(PubSubSink):
     """Keeps every publish request."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place.settings, PATIENT)
+        super().__init__(place.settings, SystemClock(), PATIENT)
         self.requests: list[Any] = []
 
     def open(self) -> None:
@@ -68,12 +73,12 @@ class Recording(PubSubSink):
 
     def future(self, request: Any, **options: Any) -> Any:
         """In the place of the client library's call."""
-        self.requests.append(request)
+        self.requests.append(_Request.FromString(request))
         return self._send.future(request, **options)
 
 
 def publishing(place: Place, deadline: float = PATIENT) -> Callable[[Journal], PubSubSink]:
-    return lambda _journal: PubSubSink(place.settings, deadline)
+    return lambda _journal: PubSubSink(place.settings, SystemClock(), deadline)
 
 
 def firsts(place: Place, site: str) -> list[float]:
@@ -156,8 +161,11 @@ def test_a_request_has_one_ordering_key_and_at_most_a_thousand_messages(
 
 def test_a_request_stays_within_ten_megabytes(place: Place, path: Path) -> None:
     sink = Recording(place)
-    text = json.dumps({"text": "x" * 2_000_000})
-    given = [reading(number, attributes=text) for number in range(1, 13)]
+    sizes = [300_000] * 11 + [6_000_000]
+    given = [
+        reading(number, attributes=json.dumps({"text": "x" * size}))
+        for number, size in enumerate(sizes, 1)
+    ]
     with running(path, lambda _journal: sink) as run:
         run.journal.append(given, [])
         run.drain()
@@ -170,7 +178,7 @@ class Watched(PubSubSink):
     """Counts the open writes by site."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place.settings, PATIENT)
+        super().__init__(place.settings, SystemClock(), PATIENT)
         self._open: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.most_of_a_site = self.most_sites = 0
@@ -327,7 +335,7 @@ def test_a_topic_that_refuses_everything_holds_the_sites_and_nothing_is_given_up
 def test_a_missing_topic_holds_the_sink_and_says_what_to_do(place: Place, path: Path) -> None:
     given = readings(30)
     settings = place.settings.model_copy(update={"pubsub_topic": "not-there"})
-    with running(path, lambda _journal: PubSubSink(settings, PATIENT)) as run:
+    with running(path, lambda _journal: PubSubSink(settings, SystemClock(), PATIENT)) as run:
         run.journal.append(given, [])
         run.until(lambda: run.delivery.held is not None, "the sink is held")
         assert "provision" in str(run.delivery.held)

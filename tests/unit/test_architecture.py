@@ -56,7 +56,7 @@ LAYERS = [
     {"errors", "clock", "times", "snapshot", "histogram", "parsing"},
     {"environment", "reading", "log_output", "watch"},
     {"settings"},
-    {"logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
+    {"budget", "logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
     {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
     {"loading", "subscriber"},
     {"delivery", "web"},

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from bench import prices
 from bench.arrivals import Miscounted, require_each_once
 from bench.generator import BASE, PACKET, PACKET_BYTES, Load
 from bench.meter import Meter
@@ -142,3 +143,20 @@ def test_a_meter_counts_what_it_passes_on_in_both_directions() -> None:
             assert caller.recv(1) == b""
         thread.join()
     assert (meter.sent, meter.answered) == (5, 15)
+
+
+def test_a_message_is_billed_for_data_attributes_time_and_id() -> None:
+    message = {"data": "x" * 100, "attributes": {"site_code": "MOR"}, "ordering_key": "MOR"}
+    assert prices.message_bytes(message) == 100 + 9 + 3 + 20 + 17
+
+
+def test_a_request_is_billed_for_a_thousand_bytes_at_least() -> None:
+    assert prices.published_bytes(10, 400, requests=10) == 10 * 1_000
+    assert prices.published_bytes(10, 400, requests=1) == 4_000
+
+
+def test_a_row_is_billed_by_its_types_and_a_streamed_one_for_a_kilobyte_at_least() -> None:
+    row = {"site_code": "MOR", "event_time": 1, "value": 2.5, "attributes": "{}", "more": None}
+    assert prices.row_bytes(row) == 5 + 8 + 8 + 2
+    assert prices.streamed_row_bytes(23) == 1_024
+    assert prices.streamed_row_bytes(5_000) == 5_000

@@ -78,6 +78,46 @@ def test_i1_every_commit_goes_to_the_disk_before_it_is_answered(journal: Journal
     assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def after_power_cut(path: Path, log_bytes: int) -> Path:
+    """The journal as a machine that lost its power finds it: the log as far as it was flushed."""
+    found = path.with_name("found.db")
+    found.write_bytes(path.read_bytes())
+    log = Path(f"{path}-wal").read_bytes()
+    assert len(log) > log_bytes
+    Path(f"{found}-wal").write_bytes(log[:log_bytes])
+    return found
+
+
+def test_a_power_cut_takes_back_no_more_than_settlements_since_the_last_flush(path: Path) -> None:
+    with opened(path) as journal:
+        journal.append([reading(number) for number in range(1, 7)], [])
+        settle(journal, "pubsub", journal.read(0, 2))
+        journal.record_append("bigquery", AppendIntent("stream", 0, (1, 2)))  # flushed
+        flushed = Path(f"{path}-wal").stat().st_size
+        settle(journal, "pubsub", journal.read(2, 2))
+        settle(journal, "bigquery", journal.read(0, 2))
+        found = after_power_cut(path, flushed)
+        # Whatever comes after them is flushed again, and they with it.
+        assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    with opened(found) as journal:
+        assert journal.resume("pubsub").position == 2
+        assert (journal.pending("pubsub"), journal.pending("bigquery")) == (4, 6)
+        assert journal.append_intent("bigquery") == AppendIntent("stream", 0, (1, 2))
+        settle_everything(journal)
+    audit(found)
+
+
+def test_a_settlement_that_fails_leaves_the_next_commit_flushed(path: Path) -> None:
+    with opened(path) as journal:
+        journal.append([reading(1)], [])
+        entries = journal.read(0, 1)
+        journal._db.execute("PRAGMA query_only = ON")
+        with pytest.raises(JournalError):
+            settle(journal, "pubsub", entries)
+        journal._db.execute("PRAGMA query_only = OFF")
+        assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
 def test_i1_a_deferred_rejection_is_neither_stored_nor_counted(path: Path) -> None:
     with opened(path, Limits(dead_letter_max_bytes=1_000)) as journal:
         result = journal.append(

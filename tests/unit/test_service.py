@@ -81,6 +81,9 @@ class Sink(Part):
         self.retries: Counter[str] = Counter()
         self.batch_sizes = self.latencies = Histogram(BATCH_BOUNDS)
 
+    def usage(self) -> dict[str, float]:
+        return {"MOR": 5.0}
+
     def close(self) -> None:
         self.events.append(f"{self.name} close")
 
