@@ -10,17 +10,21 @@ from bridge.settings import Settings
 log = logging.getLogger(__name__)
 
 
-ALONE = (
-    "the journal is on this machine's disk alone, for JOURNAL_HANDOFF_BUCKET is unset: what is "
-    "unsettled when the disk goes is lost. App Engine makes a new one at every start of an instance"
-)
-
-
 def announce(settings: Settings, destinations: Mapping[str, str]) -> None:
     """Log it. Nothing secret is in it: no password, no token, no user name."""
     log.info("starting", extra={"fields": _fields(settings, destinations)})
     if not settings.local and settings.journal_handoff_bucket is None:
-        log.log(logging.WARNING if settings.gae_instance else logging.INFO, ALONE)
+        _alone(settings.gae_instance is not None)
+
+
+def _alone(on_app_engine: bool) -> None:
+    if on_app_engine:
+        log.warning(
+            "the journal is on this instance's disk alone: App Engine makes a new disk at every "
+            "start, and what is unsettled then is lost. Set JOURNAL_HANDOFF_BUCKET"
+        )
+    else:
+        log.info("the journal is on this machine's disk alone: what is unsettled goes with it")
 
 
 def _fields(settings: Settings, destinations: Mapping[str, str]) -> dict[str, object]:

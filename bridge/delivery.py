@@ -165,8 +165,12 @@ class Delivery:
             raise
         except JournalError as error:
             log.error(
-                "the journal cannot be used; nothing is sent until it can",
-                extra={"fields": {"sink": self.sink.name, "error": str(error)}},
+                "the journal cannot be used: nothing is sent to this sink until it can. Look at "
+                "the disk that JOURNAL_PATH is on",
+                extra={
+                    "fields": {"sink": self.sink.name, "error": str(error)},
+                    "apart": self.sink.name,
+                },
             )
             self._stop.wait(JOURNAL_RETRY_SECONDS)
             return 0.0
@@ -246,8 +250,11 @@ class Delivery:
         self._unsaved.append(settlement)
         if lane.attempts and settlement.settled:
             log.info(
-                "sink works again",
-                extra={"fields": {"sink": self.sink.name, "lane": lane.key}},
+                "the sink works again: what waited for it is being sent",
+                extra={
+                    "fields": {"sink": self.sink.name, "lane": lane.key},
+                    "apart": self.sink.name,
+                },
             )
             self._try_others()
         # A dead letter says so as well: it takes an accepted neighbour to make one.
@@ -257,13 +264,16 @@ class Delivery:
             self._trace(settlement.settled)
         for refused in settlement.refused:
             log.warning(
-                "refused by the sink for good: kept as a dead letter",
+                "the sink refuses a reading for good: it is kept as a dead letter, and its "
+                "neighbours went through. Look at it with `dead-letters list`",
                 extra={
                     "fields": {
                         "sink": self.sink.name,
+                        "site": refused.entry.reading.site,
                         "event_id": refused.entry.reading.event_id.hex(),
                         "detail": refused.detail,
-                    }
+                    },
+                    "apart": self.sink.name,
                 },
             )
 
@@ -306,10 +316,22 @@ class Delivery:
     def _note(self, error: SinkError, lane: str) -> None:
         self._count(error)
         self.last_error = str(error)
-        log.warning(
-            "sink failed, trying again",
-            extra={"fields": self._fields(error, lane)},
-        )
+        extra = {
+            "fields": self._fields(error, lane),
+            "apart": f"{self.sink.name} {error.reason}",
+        }
+        if isinstance(error, Held):
+            log.error(
+                "the sink is held: its readings wait in the journal, and it is tried again. Do "
+                "what `remedy` says; nothing else will mend it",
+                extra=extra,
+            )
+        else:
+            log.warning(
+                "the sink failed: its readings wait in the journal, and are sent again soon. "
+                "Nothing is to be done, unless it lasts",
+                extra=extra,
+            )
 
     def _fields(self, error: SinkError, lane: str) -> dict[str, str]:
         fields = {"sink": self.sink.name, "reason": error.reason, "detail": error.detail}

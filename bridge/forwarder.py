@@ -78,8 +78,9 @@ class Forwarder:
 
     def _try_again(self, attempts: int, reason: str, detail: str) -> None:
         log.warning(
-            "dead letters cannot be published, trying again",
-            extra={"fields": {"reason": reason, "detail": detail}},
+            "dead letters cannot be published: they stay in the journal, and are sent again soon. "
+            "Look with `check` at PUBSUB_DEAD_LETTER_TOPIC, if it lasts",
+            extra={"fields": {"reason": reason, "detail": detail}, "apart": reason},
         )
         self._stop.wait(self._retry.delay(attempts, self._random))
 
@@ -110,7 +111,8 @@ class Forwarder:
     def _give_up(self, letter: DeadLetter, error: ContentRefused) -> None:
         self._refused.add(letter.id)
         log.error(
-            "the dead-letter topic refuses a dead letter: it stays in the journal",
+            "the dead-letter topic refuses a dead letter: it stays in the journal, and is tried "
+            "again after a restart. Look at it with `dead-letters show ID`",
             extra={"fields": {"id": letter.id, "detail": error.detail}},
         )
 

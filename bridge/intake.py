@@ -72,19 +72,23 @@ class Intake:
         for index, rejection in enumerate(rejections):
             if index not in deferred:
                 log.warning(
-                    "message refused: kept as a dead letter (see `dead-letters list`)",
+                    "a message was refused: it is kept as a dead letter, and acknowledged. Look "
+                    "at it with `dead-letters list`, and mend the sensor",
                     extra={
                         "fields": {
                             "reason": rejection.reason,
                             "detail": rejection.detail,
+                            "site": rejection.site,
                             "topic": rejection.topic,
-                        }
+                        },
+                        "apart": rejection.reason,
                     },
                 )
         if deferred:
             log.error(
-                "refused messages are left unacknowledged: the store of dead letters is full. "
-                "Export and purge it, raise DEAD_LETTER_MAX_BYTES or set PUBSUB_DEAD_LETTER_TOPIC",
+                "refused messages are left unacknowledged: the store of dead letters is full, and "
+                "the broker keeps them. Export and purge dead letters, raise "
+                "DEAD_LETTER_MAX_BYTES, or set PUBSUB_DEAD_LETTER_TOPIC",
                 extra={"fields": {"messages": len(deferred)}},
             )
 

@@ -5,7 +5,8 @@
                warnings       text          a thread of its own
 
 Fields go with a record as `log.info("…", extra={"fields": {…}})`. A record with
-`extra={"every": True}` is never held back as a repetition. Logging never raises, never blocks a
+`extra={"every": True}` is never held back as a repetition; one with `extra={"apart": "…"}` is held
+back only for those with the same word, and at any level. Logging never raises, never blocks a
 thread for longer than a few seconds, and what it cannot write it counts and says later.
 """
 
@@ -64,6 +65,8 @@ def setup(
         # Always a level of its own: Google's clients cut an unconfigured logger off from the root.
         library.setLevel(level if level == "DEBUG" else max(root.level, logging.WARNING))
         library.propagate = True
+    # It warns of each request that has to wait for a moment: nobody can do anything about it.
+    logging.getLogger("waitress.queue").setLevel("DEBUG" if level == "DEBUG" else "ERROR")
     logging.captureWarnings(True)
     return handler
 
@@ -109,8 +112,9 @@ class TextFormatter(logging.Formatter):
 class RateLimit(logging.Filter):
     """Lets a warning or error pass once in `seconds`, and says how often it came meanwhile.
 
-    Records are the same when logger, level and message template are. The count of those held back
-    goes with the next one that passes; `overdue` yields the counts that no next one came for.
+    Records are the same when logger, level, message template and `apart` are. The count of those
+    held back goes with the next one that passes; `overdue` yields the counts that no next one
+    came for, with the fields of the one that passed.
     """
 
     def __init__(self, clock: Clock, seconds: float = REPEAT_SECONDS, keys: int = MAX_KEYS) -> None:
@@ -119,25 +123,27 @@ class RateLimit(logging.Filter):
         self._seconds = seconds
         self._keys = keys
         self._lock = threading.RLock()
-        self._seen: OrderedDict[tuple[str, int, str], _Seen] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, int, str, str], _Seen] = OrderedDict()
         self._forgotten: list[logging.LogRecord] = []
         self._next_look = clock.monotonic() + seconds
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING or getattr(record, "every", False):
+        apart = getattr(record, "apart", None)
+        if (record.levelno < logging.WARNING and apart is None) or getattr(record, "every", False):
             return True
         template = record.msg if isinstance(record.msg, str) else type(record.msg).__qualname__
         with self._lock:
-            return self._passes(record, (record.name, record.levelno, template))
+            return self._passes(record, (record.name, record.levelno, template, str(apart)))
 
-    def _passes(self, record: logging.LogRecord, key: tuple[str, int, str]) -> bool:
+    def _passes(self, record: logging.LogRecord, key: tuple[str, int, str, str]) -> bool:
         now = self._clock.monotonic()
         seen = self._seen.pop(key, None)
         if seen is not None and now - seen.since < self._seconds:
             seen.held_back += 1
             self._seen[key] = seen
             return False
-        self._seen[key] = _Seen(now, record.name, record.levelno, _text(record)[:1000])
+        text = _text(record)[:1000]
+        self._seen[key] = _Seen(now, record.name, record.levelno, text, _fields(record))
         if seen is not None and seen.held_back:
             record.repeated = seen.repeated(now)
         if len(self._seen) > self._keys:
@@ -167,6 +173,7 @@ class _Seen:
     name: str
     level: int
     text: str
+    fields: dict[Any, Any]
     held_back: int = 0
 
     def repeated(self, now: float) -> str:
@@ -175,7 +182,9 @@ class _Seen:
     def summary(self, now: float) -> Iterator[logging.LogRecord]:
         if self.held_back:
             message = self.text + self.repeated(now)
-            yield logging.LogRecord(self.name, self.level, "", 0, message, None, None)
+            record = logging.LogRecord(self.name, self.level, "", 0, message, None, None)
+            record.fields = self.fields
+            yield record
 
 
 class LogHandler(logging.Handler):
@@ -209,7 +218,10 @@ class LogHandler(logging.Handler):
 
 
 def _loss(lines: int) -> logging.LogRecord:
-    message = f"{lines} log lines are lost: the output did not take them"
+    message = (
+        f"{lines} log lines are lost: the output did not take them, and the bridge works on. Look "
+        "at what reads its standard output"
+    )
     return logging.LogRecord(__name__, logging.ERROR, "", 0, message, None, None)
 
 

@@ -68,13 +68,14 @@ class Reports:
         fields = {"percent": round(share * 100), "sink": most[0], "site": most[1]}
         if self._journal.full:
             log.error(
-                "the journal is full: no more messages are acknowledged, the broker keeps them. "
-                "Mend the sink that fills it, or raise JOURNAL_MAX_BYTES",
+                "the journal is full: no more messages are acknowledged, and the broker keeps "
+                "them. Mend the sink that fills it, or raise JOURNAL_MAX_BYTES",
                 extra={"fields": fields},
             )
         elif self._is_behind(most[0]):
             log.warning(
-                "the journal fills up. Mend the sink that fills it, or raise JOURNAL_MAX_BYTES",
+                "the journal fills up: when it is full, the broker has to keep the messages. "
+                "Mend the sink that fills it, or raise JOURNAL_MAX_BYTES",
                 extra={"fields": fields},
             )
 
@@ -88,7 +89,7 @@ class Reports:
         before, self._summed = self._summed, self._totals()
         fields = {name: self._summed[name] - before[name] for name in before}
         pending = {f"pending_{sink}": self._journal.pending(sink) for sink in self._sinks}
-        log.info("last minute", extra={"fields": {**fields, **pending}})
+        log.info("counts of the last minute", extra={"fields": {**fields, **pending}})
 
     def _totals(self) -> dict[str, int]:
         sites = self._journal.sites().values()

@@ -123,12 +123,17 @@ class Service:
 
     def _failed(self, error: BaseException, thread: str) -> None:
         """Say it once, with the trace where nobody expected it; the first one ends the process."""
-        expected = isinstance(error, BridgeError)
-        log.critical(
-            str(error) if expected else f"{thread} has failed: {error!r}",
-            exc_info=None if expected else error,
-            extra={"every": True, "fields": {"thread": thread}},
-        )
+        fields = {"thread": thread}
+        if isinstance(error, BridgeError):
+            log.critical(str(error), extra={"every": True, "fields": fields})
+        else:
+            log.critical(
+                "a part of the bridge has failed in a way that nobody expected: the process ends, "
+                "and readings in the journal are kept. Start it again, and report this line with "
+                "its trace",
+                exc_info=error,
+                extra={"every": True, "fields": {**fields, "error": repr(error)}},
+            )
         self._failure = self._failure or error
 
     def _sleep(self) -> None:
@@ -156,7 +161,7 @@ class Service:
         deadline = self._clock.monotonic() + self._stopping.drain_seconds
         if self._stopping.drain_broker:
             self._drain_broker(deadline)
-        log.info("stopping: taking no more messages, settling what is in the journal")
+        log.info("stopping: no more messages are taken, and what is in the journal is settled")
         self._subscriber.stop()
         self._wait_for("subscriber", LEAVE_SECONDS)
         self._drain(deadline)
@@ -169,7 +174,8 @@ class Service:
         self._journal.close()
         if left or self._signals > 1:
             log.warning(
-                "stopped with readings in the journal: they are sent after the next start",
+                "stopped with readings in the journal: they are kept, and sent after the next "
+                "start. Start the bridge again on the same disk",
                 extra={"fields": {"readings": left}},
             )
             return EXIT_UNSETTLED
@@ -189,10 +195,13 @@ class Service:
         self._journal.close()
 
     def _drain_broker(self, deadline: float) -> None:
-        log.info("stopping: taking what the broker still holds")
+        log.info("stopping: what the broker still holds is taken first")
         self._subscriber.finish()
         if not self._drained(deadline, lambda: not self._threads["subscriber"].is_alive()):
-            log.warning("the broker may still hold messages for the bridge: they stay with it")
+            log.warning(
+                "the broker may still hold messages for the bridge: they stay with it. Keep the "
+                "broker's data, and start the bridge again"
+            )
 
     def _drain(self, deadline: float) -> None:
         self._drained(deadline, lambda: not self._unsettled())

@@ -167,6 +167,12 @@ class Settings(BaseModel):
     storage_emulator_host: HttpUrl | None = Field(
         None, description="set http://host:port, or unset it"
     )
+    outage_target_hours: Annotated[float, Field(gt=0, le=TEN_YEARS / 3600)] | None = Field(
+        None, description="set hours, up to 87600 (ten years), or leave it unset"
+    )
+    expected_rate: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None, description="set readings a second, up to 1000000, or leave it unset"
+    )
     max_payload_bytes: int = Field(
         65_536, ge=64, le=6 * 1024**2, description="set bytes, from 64 to 6291456 (6 MiB)"
     )

@@ -142,8 +142,9 @@ class Subscriber:
         """Receive until `stop`. Raises JournalDamaged, ConfigurationError."""
         if self._settings.mqtt_shared_group:
             log.warning(
-                "shared subscription: the order per site holds, and duplicates are recognised, "
-                "only within what this bridge receives",
+                "a shared subscription is used: the order per site holds, and duplicates are "
+                "recognised, only within what this bridge receives. Unset MQTT_SHARED_GROUP, if "
+                "one bridge is enough",
                 extra={"fields": {"group": self._settings.mqtt_shared_group}},
             )
         while not self._stop.is_set():
@@ -182,7 +183,11 @@ class Subscriber:
                 **self._connect_options(),
             )
         except (OSError, UnicodeError) as error:  # the latter: no name that could be looked up
-            self._disturbed(f"the broker cannot be reached: {error}")
+            self._disturbed(
+                "the broker cannot be reached: the bridge tries again, and readings wait with the "
+                "sensors. Start the broker, or correct MQTT_BROKER, MQTT_PORT and MQTT_TLS",
+                f"the broker cannot be reached: {error}",
+            )
             return False
         finally:
             self._connecting = False
@@ -294,7 +299,7 @@ class Subscriber:
         if self._link.all_left and not choked:
             log.error(
                 "refused messages without room take up all that the broker may send: nothing "
-                "comes in any more until there is room for dead letters",
+                "comes in any more. Export and purge dead letters, or raise DEAD_LETTER_MAX_BYTES",
                 extra={"fields": {"messages": self._link.left}},
             )
 
@@ -302,7 +307,8 @@ class Subscriber:
         self._retry_at = self._clock.monotonic() + 1.0
         self.journal_problem = str(error)
         log.error(
-            "the journal takes nothing: messages are not acknowledged, the broker keeps them",
+            "the journal takes nothing: messages are not acknowledged, and the broker keeps "
+            "them. Look at the disk that JOURNAL_PATH is on",
             extra={"fields": {"error": str(error), "in_hand": len(self._link.waiting)}},
         )
 
@@ -312,7 +318,8 @@ class Subscriber:
         if dropped:
             self.qos0_dropped += dropped
             log.warning(
-                "QoS 0 messages cannot wait for the journal and are dropped",
+                "QoS 0 messages cannot wait for the journal: they are lost. Let the sensors "
+                "publish with QoS 1",
                 extra={"fields": {"messages": dropped}},
             )
 
@@ -330,7 +337,11 @@ class Subscriber:
             raise
         except JournalError as error:
             self.journal_problem = str(error)
-            log.error("the journal's upkeep failed", extra={"fields": {"error": str(error)}})
+            log.error(
+                "the journal's upkeep failed: it is tried again within a second. Look at the disk "
+                "that JOURNAL_PATH is on",
+                extra={"fields": {"error": str(error)}},
+            )
         if self.connected:
             self._see_to_session(now)
 
@@ -349,7 +360,10 @@ class Subscriber:
             self._reconnect("the journal takes messages again")
 
     def _reconnect(self, why: str) -> None:
-        log.info(f"{why}: connecting anew to have the broker send again what it holds")
+        log.info(
+            "the bridge connects anew: only then the broker sends again what it holds",
+            extra={"fields": {"reason": why}},
+        )
         self._link.planned_end = True
         self._client.disconnect()
 
@@ -389,7 +403,11 @@ class Subscriber:
         self._link.answered = True
         if code.is_failure:
             self._link.version_refused = code.value == UNSUPPORTED_VERSION
-            self._disturbed(f"the broker refused the connection: {code}")
+            self._disturbed_for_good(
+                "the broker refused the connection: the bridge tries again. Correct "
+                "MQTT_USERNAME, its password and MQTT_CLIENT_ID, or the broker's users",
+                f"the broker refused the connection: {code}",
+            )
             return
         self.connected = True
         self._knows_5 = self._knows_5 or self._version == mqtt.MQTTv5
@@ -405,7 +423,8 @@ class Subscriber:
                 self.sessions_lost += 1
                 log.error(
                     "the broker has lost the session: messages that it had queued for the bridge "
-                    "are gone. Look at the broker's persistence and session expiry",
+                    "are gone. Look at the broker's persistence and session expiry, and have the "
+                    "sensors send again",
                     extra={"fields": {"client_id": self._settings.client_id}},
                 )
         if present and known == self._name and former not in ("", self._filter):
@@ -421,7 +440,8 @@ class Subscriber:
             raise
         except JournalError as error:  # remembered at the next connection
             log.error(
-                "the broker's session could not be noted in the journal",
+                "the broker's session could not be noted in the journal: it is tried again at the "
+                "next connection. Look at the disk that JOURNAL_PATH is on",
                 extra={"fields": {"error": str(error)}},
             )
 
@@ -439,16 +459,18 @@ class Subscriber:
         granted = codes[0]
         if granted.is_failure or granted.value != 1:
             self.subscribed = False
-            self._disturbed(
+            self._disturbed_for_good(
+                "the broker refused the subscription: nothing comes in, and the bridge asks again "
+                "every 15 s. Let the user of MQTT_USERNAME read MQTT_TOPIC at QoS 1",
                 f"the broker refused the subscription to {self._filter} at QoS 1 "
-                f"({granted}): let the bridge's user read it"
+                f"({granted}): let the bridge's user read it",
             )
             return
         self.subscribed = True
         self._link.subscribed_at = self._clock.monotonic()
         self.problem = None
         log.info(
-            "subscribed",
+            "subscribed: readings are taken from now on",
             extra={"fields": {"topic": self._filter, "mqtt": self._version_name()}},
         )
 
@@ -481,17 +503,25 @@ class Subscriber:
         if self._link.planned_end:
             self.problem = "connecting anew"
         elif code.value == SESSION_TAKEN_OVER or self._ends_again_and_again():
-            self._disturbed(
+            self._disturbed_for_good(
+                "another client seems to connect under this bridge's name: the broker ends one "
+                "connection for the other. Stop that client, or give each its own MQTT_CLIENT_ID",
                 f"the connection to the broker ended: {code}. Another client seems to connect as "
-                f"{self._settings.client_id}: stop it, or give each its own MQTT_CLIENT_ID"
+                f"{self._settings.client_id}: stop it, or give each its own MQTT_CLIENT_ID",
             )
         elif not self._link.answered:
             hint = ". It may want another certificate: see MQTT_TLS_CERT_FILE"
             self._disturbed(
-                "the broker hung up instead of answering" + hint * self._settings.mqtt_tls
+                "the broker hung up instead of answering: the bridge tries again. Look at the "
+                "broker's log, at MQTT_TLS and at the certificates",
+                "the broker hung up instead of answering" + hint * self._settings.mqtt_tls,
             )
         else:
-            self._disturbed(f"the connection to the broker ended: {code}")
+            self._disturbed(
+                "the connection to the broker ended: the bridge connects again, and the broker "
+                "keeps the readings. Look at the broker's log, if it comes back",
+                f"the connection to the broker ended: {code}",
+            )
 
     def _ends_again_and_again(self) -> bool:
         # Not every broker says that another client has taken the session over.
@@ -526,7 +556,9 @@ class Subscriber:
         self._version = mqtt.MQTTv311 if self._version == mqtt.MQTTv5 else mqtt.MQTTv5
         self._client = self._make_client()
         log.warning(
-            "trying the other MQTT version", extra={"fields": {"mqtt": self._version_name()}}
+            "the broker does not seem to know this MQTT version: the other one is tried. Nothing "
+            "is to be done",
+            extra={"fields": {"mqtt": self._version_name()}},
         )
 
     def _leave(self) -> None:
@@ -543,14 +575,19 @@ class Subscriber:
         self.connected = self.subscribed = False
         self.problem = "stopping"
 
-    def _disturbed(self, problem: str) -> None:
+    def _disturbed(self, message: str, problem: str) -> None:
+        """message: the log's line, always the same for the same trouble; problem: this time's."""
         self.problem = problem
-        log.warning(
-            problem,
-            extra={
-                "fields": {"broker": f"{self._settings.mqtt_broker}:{self._settings.mqtt_port}"}
-            },
-        )
+        log.warning(message, extra={"fields": self._trouble(problem)})
+
+    def _disturbed_for_good(self, message: str, problem: str) -> None:
+        """As `_disturbed`, for what does not pass by itself."""
+        self.problem = problem
+        log.error(message, extra={"fields": self._trouble(problem)})
+
+    def _trouble(self, problem: str) -> dict[str, str]:
+        broker = f"{self._settings.mqtt_broker}:{self._settings.mqtt_port}"
+        return {"broker": broker, "problem": problem}
 
     def _version_name(self) -> str:
         return "5" if self._version == mqtt.MQTTv5 else "3.1.1"

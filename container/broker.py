@@ -16,7 +16,12 @@ from container.ports import Ports
 from container.settings import Security
 
 SETTINGS_FILE = Path(__file__).resolve().parents[1] / "mosquitto.conf"
-DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
+# What the bridge, and its `check`, read of the broker's own figures.
+COUNTERS = (
+    "$SYS/broker/publish/messages/dropped",
+    "$SYS/broker/version",
+    "$SYS/broker/store/messages/+",
+)
 PASSWORDS, RULES = "passwd", "acl"
 SERVER_CERT, SERVER_KEY = "server.crt", "server.key"
 CLIENT_CA, CLIENT_CRL = "client-ca.crt", "client.crl"
@@ -106,7 +111,7 @@ def rules(security: Security, bridge: str, topic_filter: str, sites: Iterable[st
     if security == "mtls":
         # The pattern below is for every user, and would let the bridge write under its own name.
         lines += [f"topic deny {_topic(bridge)}"]
-    lines += [f"topic read {topic_filter}", f"topic read {DROPPED_TOPIC}"]
+    lines += [f"topic read {topic}" for topic in (topic_filter, *COUNTERS)]
     for site in sites:
         lines += ["", f"user {site}", f"topic write {_topic(site)}"]
     if security == "mtls":

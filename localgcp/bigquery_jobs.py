@@ -43,18 +43,29 @@ class Jobs:
 
     def insert(self, project: str, body: dict[str, Any]) -> dict[str, Any]:
         """Run the job of a `jobs.insert`; answers its resource, in which a statement that is
-        refused is the job's error, as with the service. Raises AlreadyExists, ValueError."""
+        refused is the job's error, as with the service. Raises AlreadyExists, ValueError; for a
+        dry run InvalidQuery, NotFound."""
         configuration = body["configuration"]
         if "query" not in configuration:
             raise ValueError("only query jobs are served here")
         id_ = body.get("jobReference", {}).get("jobId") or str(uuid.uuid4())
         job = Job(id_, {"jobType": "QUERY", **configuration})
+        if configuration.get("dryRun"):
+            return self._dry_run(project, job)
         self._keep(project, job)
         try:
             job.fields, job.rows = self._run(project, configuration["query"])
         except (sql.InvalidQuery, NotFound) as error:
             job.error = error
         return self._resource(project, job)
+
+    def _dry_run(self, project: str, job: Job) -> dict[str, Any]:
+        """Only judged: nothing is kept, it has no id, and a refusal is one of the call."""
+        self._run(project, job.configuration["query"])
+        resource = self._resource(project, job)
+        resource["statistics"]["query"]["totalBytesProcessed"] = "0"
+        del resource["jobReference"]["jobId"]
+        return resource
 
     def query(self, project: str, body: dict[str, Any], page: Page) -> dict[str, Any]:
         """Run a `jobs.query`; answers its first page. Raises InvalidQuery, NotFound."""

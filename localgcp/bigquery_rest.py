@@ -78,7 +78,7 @@ class BigQueryRestServer:
 def create_app(tables: Tables, faults: Faults) -> Flask:
     """The REST side as a WSGI application, for waitress."""
     app = Flask(__name__)
-    api = _Api(tables)
+    api = _Api(tables, faults)
     routes: list[tuple[str, str, str, Callable[..., Document]]] = [
         ("GET", ROOT + "/datasets", "datasets.list", api.list_datasets),
         ("POST", ROOT + "/datasets", "datasets.insert", api.insert_dataset),
@@ -146,8 +146,9 @@ def _answer(view: Callable[..., Document], path: dict[str, str]) -> Response:
 class _Api:
     """The views: they answer the document, or raise what `_answer` knows."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, faults: Faults) -> None:
         self._tables = tables
+        self._faults = faults
         self._jobs = Jobs(tables)
 
     # --- datasets ---------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class _Api:
 
     def test_permissions(self, project: str, dataset: str, table: str) -> Document:
         self._tables.table(f"{project}.{dataset}.{table}")
-        return {"permissions": _body().get("permissions", [])}
+        return {"permissions": self._faults.granted(_body().get("permissions", []))}
 
     # --- rows -------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -76,6 +77,7 @@ class Faults:
 
     _rules: dict[int, _Rule] = field(default_factory=dict)
     _calls: Counter[str] = field(default_factory=Counter)
+    _withheld: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -92,9 +94,21 @@ class Faults:
             self._rules.pop(number, None)
 
     def clear(self) -> None:
-        """Lift all rules. Calls that hang by one are released."""
+        """Lift all rules, and grant all permissions. Calls that hang by one are released."""
         with self._lock:
             self._rules.clear()
+            self._withheld.clear()
+
+    def withhold(self, *permissions: str) -> None:
+        """Have testIamPermissions answer without these. The calls themselves still go through:
+        that they fail is a rule's business."""
+        with self._lock:
+            self._withheld.update(permissions)
+
+    def granted(self, asked: Iterable[str]) -> list[str]:
+        """Those that are not withheld, in order."""
+        with self._lock:
+            return [permission for permission in asked if permission not in self._withheld]
 
     def take(self, call: str, subject: str = "") -> tuple[int, Fault] | None:
         """Count the call, and answer the rule to apply to it with its id, if any."""

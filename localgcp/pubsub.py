@@ -124,7 +124,7 @@ class PubSubServer:
         services = {
             "google.pubsub.v1.Publisher": topics,
             "google.pubsub.v1.Subscriber": subscriptions | pulling,
-            "google.iam.v1.IAMPolicy": handlers(iam_policy(self._topics), faults),
+            "google.iam.v1.IAMPolicy": handlers(iam_policy(self._topics, faults), faults),
         }
         return [
             grpc.method_handlers_generic_handler(name, methods)

@@ -9,6 +9,7 @@ from google.iam.v1 import iam_policy_pb2
 from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
+from localgcp.faults import Faults
 from localgcp.pubsub_method import Method
 from localgcp.pubsub_requests import (
     Invalid,
@@ -67,14 +68,15 @@ def publisher(topics: Topics) -> dict[str, Method]:
     }
 
 
-def iam_policy(topics: Topics) -> dict[str, Method]:
-    """The methods of IAMPolicy by name. Everyone may do everything with what exists."""
+def iam_policy(topics: Topics, faults: Faults) -> dict[str, Method]:
+    """The methods of IAMPolicy by name. Everyone may do everything with what exists, but what
+    `faults` withholds."""
 
     def granted(request: Any, _: Any) -> Any:
         if any("*" in permission for permission in request.permissions):
             raise Invalid("permissions with wildcards cannot be asked for")
-        found = request.permissions if _exists(topics, request.resource) else ()
-        return iam_policy_pb2.TestIamPermissionsResponse(permissions=found)
+        there = request.permissions if _exists(topics, request.resource) else ()
+        return iam_policy_pb2.TestIamPermissionsResponse(permissions=faults.granted(there))
 
     request = iam_policy_pb2.TestIamPermissionsRequest
     return {"TestIamPermissions": Method(request, granted, lambda r: r.resource)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import click
 
 from bridge import settings
-from bridge.cli.findings import Finding, journal_findings, require_endpoint
+from bridge.cli.findings import Finding
 from bridge.cli.output import format_option, print_json, printable
 from bridge.errors import EXIT_FINDING, BridgeError
 from bridge.settings import Settings
@@ -22,10 +22,10 @@ from bridge.settings import Settings
 @format_option
 @click.pass_context
 def command(ctx: click.Context, clear_journal_loss: bool, style: str) -> None:
-    """Validate the configuration, reach broker, topic and table, and compare the table's columns.
+    """Look at configuration, running daemon, broker, journal, disk, clock, topic and table.
 
     A line each, with the fix where something is wrong. Exit code 0: nothing keeps the bridge from
-    working; 1: something does. Disturbs no running daemon.
+    working (warnings do not count); 1: something does. Disturbs no running daemon.
     """
     configured = settings.load()
     if clear_journal_loss:
@@ -49,36 +49,44 @@ def _clear_loss(configured: Settings) -> None:
 
 
 def _findings(configured: Settings) -> Iterator[Finding]:
-    from bridge.cli.probe import broker_finding
+    from bridge.cli.broker_findings import broker_findings
+    from bridge.cli.daemon_findings import ask, daemon_findings
+    from bridge.cli.disk_findings import journal_findings
 
     yield Finding("configuration", "ok", f"APP_ENV is {configured.app_env}")
-    yield from _looked("broker", lambda: [broker_finding(configured)])
+    daemon = ask(configured)
+    yield from daemon_findings(configured, daemon)
+    taken = daemon.taken if daemon else None
+    yield from _looked("broker", lambda: broker_findings(configured, taken))
     yield from journal_findings(configured)
     if not configured.local:
         yield from _google_findings(configured)
 
 
 def _google_findings(configured: Settings) -> Iterator[Finding]:
-    from bridge.cli.google_findings import bigquery_findings, bucket_findings, pubsub_findings
+    from bridge.cli.bigquery_findings import bigquery_findings
+    from bridge.cli.bucket_findings import bucket_findings
+    from bridge.cli.clock_findings import clock_findings
+    from bridge.cli.pubsub_findings import pubsub_findings
 
-    yield from require_endpoint(configured)
+    yield from clock_findings(configured)
     yield from _looked("Pub/Sub", lambda: pubsub_findings(configured))
     yield from _looked("BigQuery", lambda: bigquery_findings(configured))
     yield from _looked("handoff bucket", lambda: bucket_findings(configured))
 
 
-def _looked(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+def _looked(what: str, look: Callable[[], Iterable[Finding]]) -> Iterable[Finding]:
     """What keeps one part from being looked at (credentials, a password that cannot be fetched)
     is a finding too: the other parts are still looked at."""
     try:
-        return look()
+        return list(look())
     except BridgeError as error:
         problem, _, remedy = str(error).partition("Remedy: ")
         return [Finding(what, "failed", problem.strip(), remedy or "see the message")]
 
 
 def _line(finding: Finding) -> str:
-    """One line whatever a service's message holds."""
+    """One line whatever a service's message holds. Nothing follows the fix: it may be a command."""
     detail, fix = (" ".join(text.split()).rstrip(".") for text in (finding.detail, finding.fix))
     line = f"{finding.result:8} {finding.what}: {detail}."
-    return printable(f"{line} Fix: {fix}." if fix else line)
+    return printable(f"{line} Fix: {fix}" if fix else line)

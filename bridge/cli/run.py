@@ -40,7 +40,11 @@ def command(daemon: Daemon, accept_destination_change: bool) -> None:
         click.echo(str(error), err=True)
         code = error.exit_code
     except Exception:
-        log.critical("the daemon could not start or go on", exc_info=True)
+        log.critical(
+            "the bridge has failed in a way that nobody expected: the process ends, and readings "
+            "in the journal are kept. Start it again, and report this line with its trace",
+            exc_info=True,
+        )
         code = EXIT_FATAL
     logging.shutdown()
     sys.stdout.flush()

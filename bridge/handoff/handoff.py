@@ -57,8 +57,8 @@ class Handoff:
         while waiting() and self._attempt(self._others_remain):
             if self._clock.monotonic() >= deadline:
                 log.warning(
-                    "not waiting any longer for what a former instance may hand over: it is taken "
-                    "in as soon as it can be",
+                    "a former instance has not handed over in time: the bridge starts without, "
+                    "and takes in what it leaves as soon as it can. Nothing is to be done",
                     extra={"fields": {"seconds": START_SECONDS}},
                 )
                 return
@@ -84,8 +84,8 @@ class Handoff:
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         log.warning(
-            "handing over does not work now, trying again: what is unsettled is on this "
-            "instance's disk alone",
+            "the handoff bucket cannot be used: it is tried again, and until then what is "
+            "unsettled is on this instance's disk alone. Do not deploy, and run `check`",
             extra={"fields": {"error": str(error), "readings": self._own.unshipped}},
         )
 
@@ -140,7 +140,8 @@ class Handoff:
                 self._own.close()
         except (BucketError, Conflict, Superseded, JournalError) as error:
             log.error(
-                "the journal could not be handed over: what is unsettled stays on this disk",
+                "the journal could not be handed over: what is unsettled stays on this disk. Keep "
+                "the disk, and start the bridge on it again",
                 extra={"fields": {"error": str(error), "readings": self._own.unshipped}},
             )
 

@@ -115,12 +115,15 @@ class Others:
             # Its parts are left alone: it may be alive, and be about to name one.
             self._bucket.delete(head_path(head.instance), generation)
         except Conflict:
-            log.debug("an instance has shown a sign of life", extra={"fields": _named(head)})
+            log.debug(
+                "an instance has shown a sign of life: its record stays",
+                extra={"fields": _named(head)},
+            )
 
     def _refuse(self, head: Head) -> None:
         log.error(
             "readings of a former instance lie in the bucket for another destination: they stay "
-            "there. Start with the former configuration to have them delivered",
+            "there. Start with the former configuration, to have them delivered",
             extra={"fields": {**_named(head), "destinations": head.destinations}},
         )
 
@@ -152,7 +155,7 @@ class Others:
             self._take_part(head, name)
         if len(names) > taken.parts:
             log.info(
-                "took over what a former instance had not settled",
+                "what a former instance had not settled was taken over: it is delivered from here",
                 extra={"fields": {**_named(head), "parts": len(names)}},
             )
 
@@ -182,12 +185,14 @@ class Others:
                 return decode(stored.data)
             except (ValueError, KeyError, zlib.error) as error:
                 log.error(
-                    "a part in the bucket is damaged: what it held is lost",
+                    "a part in the bucket is damaged: what it held is lost. Look for it in the "
+                    "bucket's earlier versions, and at who writes there",
                     extra={"fields": {"part": name, "error": str(error)}},
                 )
                 return Part()
         log.error(
-            "a part is not in the bucket any more: what it held is lost",
+            "a part is not in the bucket any more: what it held is lost. Look for a lifecycle "
+            "rule of the bucket, and remove it",
             extra={"fields": {"part": name}},
         )
         return Part()
@@ -248,7 +253,8 @@ class Others:
         )
         self._journal.give_days_away()
         log.warning(
-            "another instance delivers what this one had taken over",
+            "another instance delivers what this one had taken over: this one counts it as "
+            "skipped. See that only one version is serving",
             extra={"fields": {**_named(head), "readings": given}},
         )
         self._held.pop(head.instance, None)

@@ -105,7 +105,8 @@ class Own:
         # Counted here and there: from now on only what is received here.
         self._journal.give_days_away()
         log.warning(
-            "another instance has taken over what this journal had handed in: it delivers that",
+            "another instance has taken over what this journal had handed in: it delivers that, "
+            "and here it counts as skipped. See that only one version is serving",
             extra={"fields": {"instance": head.taken_by, "readings": given}},
         )
         self._begin()

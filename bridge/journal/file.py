@@ -137,7 +137,11 @@ class JournalFile:
                     self._write_tick()
                 except JournalError as error:
                     # Ids are then kept a little longer than they need be: no harm.
-                    log.warning("the journal's last note could not be written: %s", error)
+                    log.warning(
+                        "the journal's last note could not be written: some ids are kept a little "
+                        "longer after the next start. Look at the disk that JOURNAL_PATH is on",
+                        extra={"fields": {"error": str(error)}},
+                    )
                 finally:
                     self._db.close()
                     self._reserve.give_up()

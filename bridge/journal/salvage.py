@@ -75,7 +75,8 @@ def recover(path: Path, wal_pages: int, clock: Clock, why: str) -> sqlite3.Conne
     open a new one with what could be read of it."""
     stamp = _unused_stamp(path, clock.now_us())
     log.error(
-        "the journal is damaged: it is set aside, and what can be read is taken over",
+        "the journal is damaged: it is set aside, and what can be read is taken over. Keep the "
+        "file named in `aside`, and see docs/operations.md",
         extra={"fields": {"journal": str(path), "aside": _aside(path, stamp).name, "error": why}},
     )
     salvaging = Path(f"{path}.salvaging")
@@ -347,4 +348,7 @@ def _readable(source: sqlite3.Connection, query: str, *values: int) -> Iterator[
     try:
         yield from source.execute(query, values)
     except sqlite3.DatabaseError as error:
-        log.debug("a part of the damaged journal cannot be read: %s: %s", query, error)
+        log.debug(
+            "a part of the damaged journal cannot be read: it is left out",
+            extra={"fields": {"query": query, "error": str(error)}},
+        )

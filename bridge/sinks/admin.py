@@ -13,6 +13,14 @@ _ROLES = {
 }
 
 
+def member(credentials: object) -> str:
+    """Who these credentials belong to, as `gcloud` wants it; a word to fill in where they do not
+    tell (a person's own, or those of a machine that were not used yet)."""
+    email = getattr(credentials, "service_account_email", None)
+    known = isinstance(email, str) and "@" in email
+    return f"serviceAccount:{email if known else 'SERVICE_ACCOUNT'}"
+
+
 class AdminError(BridgeError):
     """A resource could not be looked at or made; the message says why and what to do."""
 

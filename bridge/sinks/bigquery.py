@@ -245,7 +245,8 @@ class StorageWriteSink:
             raise
         rows = int(answer.row_count)
         log.warning(
-            "the write stream is over; going on with a new one",
+            "the write stream is over: its row count says what is in the table, and a new one is "
+            "begun. Nothing is to be done",
             extra={"fields": {"stream": intent.stream, "rows": rows, "offset": intent.offset}},
         )
         self._place = _NEW_STREAM
@@ -263,7 +264,8 @@ class StorageWriteSink:
         self.end_foreign_streams()
         found = self._present(batch)
         log.warning(
-            "looked the undecided readings up in the table",
+            "readings in doubt were looked up in the table: those that are not there are written. "
+            "Nothing is to be done",
             extra={"fields": {"readings": len(batch), "present": len(found)}},
         )
         self._place = _NEW_STREAM

@@ -9,10 +9,10 @@ from __future__ import annotations
 from bridge.errors import ContentRefused, Held, SinkError, Transient
 
 REMEDIES = {
-    "not_found": "create the {what} (`provision` does), or correct its name",
+    "not_found": "create {what} (`provision` does), or correct its name",
     "permission_denied": "let the service account write {what} (publisher, data editor)",
     "unauthenticated": "check the credentials of the service account",
-    "failed_precondition": "check the state of the {what}; the message says what it refuses",
+    "failed_precondition": "check the state of {what}; the message says what it refuses",
     "unimplemented": "the endpoint does not serve this method: check the endpoint variables",
     "schema_mismatch": "make the table's columns fit (`check` names the difference)",
 }

@@ -69,7 +69,7 @@ class KeyLimit:
         used.warned_at = now
         log.warning(
             "a site sends as much as Pub/Sub takes for one ordering key: its events are paced, and "
-            "wait in the journal. If it stays so, let it send less, or under several site codes",
+            "wait in the journal. Let it send less, or under several site codes, if it stays so",
             extra={
                 "fields": {
                     "site": key,

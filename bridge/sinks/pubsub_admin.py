@@ -13,7 +13,7 @@ from google.iam.v1 import iam_policy_pb2
 
 from bridge.settings import Settings
 from bridge.sinks import connect
-from bridge.sinks.admin import AdminError
+from bridge.sinks.admin import AdminError, member
 
 CALL_SECONDS = 10.0
 RETENTION_SECONDS = 7 * 86_400
@@ -24,18 +24,21 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class TopicFacts:
-    """One topic that exists."""
+    """One topic that exists. `regions`: where it may keep messages; empty: anywhere."""
 
     retention_seconds: int
     subscriptions: tuple[str, ...]
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class SubscriptionFacts:
-    """One subscription that exists."""
+    """One subscription that exists. `expires_seconds`: after which it is deleted when nobody
+    reads; 0: never."""
 
     topic: str
     ordered: bool
+    expires_seconds: int = 0
 
 
 class PubSubAdmin:
@@ -54,7 +57,8 @@ class PubSubAdmin:
             return None
         readers = _call(f"subscriptions of topic {name}", self._subscriptions_of, topic=path)
         retention = int(found.message_retention_duration.total_seconds())
-        return TopicFacts(retention, readers or ())
+        regions = tuple(found.message_storage_policy.allowed_persistence_regions)
+        return TopicFacts(retention, readers or (), regions)
 
     def _subscriptions_of(self, **call: Any) -> tuple[str, ...]:
         # To its end here: further pages are further calls, which fail like the first.
@@ -74,7 +78,11 @@ class PubSubAdmin:
         found = _call(f"subscription {name}", self._subscriber.get_subscription, subscription=path)
         if found is None:
             return None
-        return SubscriptionFacts(found.topic.rsplit("/", 1)[-1], found.enable_message_ordering)
+        return SubscriptionFacts(
+            found.topic.rsplit("/", 1)[-1],
+            found.enable_message_ordering,
+            int(found.expiration_policy.ttl.total_seconds()),
+        )
 
     def create_subscription(self, name: str, topic: str) -> bool:
         """Ordered, and never expiring. False where there is one."""
@@ -98,6 +106,11 @@ class PubSubAdmin:
         except (GoogleAPICallError, GoogleAuthError, grpc.RpcError):
             return None
         return "pubsub.topics.publish" in answer.permissions
+
+    @property
+    def member(self) -> str:
+        """As whom the bridge acts. To be asked after a call."""
+        return member(getattr(self._publisher.transport, "_credentials", None))
 
     def close(self) -> None:
         self._publisher.transport.close()

@@ -74,7 +74,11 @@ def _current(token: TokenSource) -> str | None:
     try:
         return token()
     except (OSError, ValueError) as error:
-        log.warning("the HTTP token cannot be read, so it opens nothing: %s", error)
+        log.warning(
+            "the HTTP token cannot be read: it opens nothing until it can. Let the bridge's user "
+            "read HTTP_TOKEN_FILE",
+            extra={"fields": {"error": str(error)}},
+        )
         return None
 
 

@@ -135,9 +135,16 @@ class HttpServer:
                 # With poll: select fails as soon as a descriptor's number reaches 1024.
                 wasyncore.loop(LOOP_SECONDS, use_poll=True, map=self._map, count=1)
             if not self._stopping.is_set():
-                log.error("the HTTP server has lost its listening socket; it has to be restarted")
+                log.error(
+                    "the HTTP server has lost its listening socket: the process ends within a "
+                    "minute, to be started again. Report this line, if it comes back"
+                )
         except Exception:
-            log.exception("the HTTP server has failed; it has to be restarted")
+            log.error(
+                "the HTTP server has failed: the process ends within a minute, to be started "
+                "again. Report this line with its trace",
+                exc_info=True,
+            )
 
     def _listening(self) -> bool:
         return all(listener.accepting for listener in self._listeners)

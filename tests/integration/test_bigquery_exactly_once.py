@@ -328,7 +328,7 @@ def test_a_table_that_cannot_be_found_for_a_while_holds_the_sink(
         place.services.tables.hide(*place.table, seconds=0.5)
         run.journal.append(given, [])
         run.until(lambda: run.delivery.held is not None, "the sink is held")
-        assert "create the" in str(run.delivery.held)
+        assert "(`provision` does)" in str(run.delivery.held)
         run.drain()
         run.until(lambda: run.delivery.held is None, "the sink is not held any more")
         assert letters(run) == []

@@ -19,7 +19,7 @@ from localgcp.faults import Fault
 from localgcp.server import LocalServices
 from tests.support.fake_broker import CONNECT, Connection, FakeBroker
 from tests.support.mosquitto import Mosquitto
-from tests.support.plant import Plant
+from tests.support.plant import Plant, numbered, settle
 
 TABLE = "plant-project.plant.readings"
 
@@ -31,13 +31,17 @@ class Empty(Plant):
         self.environment |= {
             "PUBSUB_SUBSCRIPTION": "kpi-subscription",
             "PUBSUB_DEAD_LETTER_TOPIC": "dead-letters",
+            "PORT": "1",  # where no bridge answers
         }
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Empty]:
-    with Mosquitto() as broker, LocalServices() as services:
-        yield Empty(tmp_path, broker, services)
+    # The counters soon: until then Mosquitto publishes but some of them.
+    with Mosquitto("sys_interval 1") as broker, LocalServices() as services:
+        made = Empty(tmp_path, broker, services)
+        yield made
+        made.kill_bridges()
 
 
 def command(site: Plant, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -107,7 +111,9 @@ def test_in_local_there_is_nothing_to_provision_and_check_looks_at_broker_and_jo
     site: Empty,
 ) -> None:
     assert "nothing to provision" in command(site, "provision", APP_ENV="LOCAL").stdout
-    assert set(results(site, APP_ENV="LOCAL")) == {"configuration", "broker", "journal", "disk"}
+    found = results(site, APP_ENV="LOCAL")
+    broker = {"broker", "broker version", "broker queue", "reading", "writing"}
+    assert set(found) == {"configuration", "daemon", "journal", "disk", "outage"} | broker
 
 
 def test_check_names_each_missing_thing_with_its_fix(site: Empty) -> None:
@@ -163,11 +169,11 @@ def test_a_broker_that_is_not_there_fails_within_bounds(site: Empty) -> None:
 
 
 def test_without_a_regional_endpoint_check_warns_outside_emulators(site: Empty) -> None:
-    from bridge.cli.findings import require_endpoint
+    from bridge.cli.pubsub_findings import endpoint_findings
 
-    assert require_endpoint(site.settings()) == []
+    assert endpoint_findings(site.settings(), None) == []
     real = site.settings(PUBSUB_EMULATOR_HOST="")
-    (finding,) = require_endpoint(real)
+    (finding,) = endpoint_findings(real, None)
     assert finding.result == "warning"
     assert "PUBSUB_ENDPOINT" in finding.detail
 
@@ -333,9 +339,31 @@ def test_a_broker_that_refuses_the_subscription_fails(site: Empty) -> None:
     assert "the subscription is refused: Not authorized" in found["detail"]
 
 
+def test_beside_a_running_bridge_check_shows_what_it_says_of_itself_and_disturbs_nothing(
+    site: Empty,
+) -> None:
+    command(site, "provision")
+    bridge = site.bridge()
+    bridge.start()
+    site.publish(numbered(5))
+    settle(bridge, 5)
+    found = results(site, PORT=str(bridge.port))
+    assert {finding["result"] for finding in found.values()} == {"ok"}
+    assert "takes readings" in found["daemon"]["detail"]
+    assert "5 messages taken" in found["session"]["detail"]
+    assert "the running daemon has taken 5 messages" in found["reading"]["detail"]
+    assert {"sink pubsub", "sink bigquery"} <= set(found)
+    assert "the connection to the broker ended" not in bridge.log
+    assert bridge.ledger()["totals"]["received"] == 5
+    assert bridge.terminate() == 0
+
+
 def test_check_takes_neither_the_daemons_session_nor_its_journal(site: Empty) -> None:
     def accept(connection: Connection) -> None:
         connection.accept()
+        connection.suback([0] * 5, count=2)
+        connection.suback([0], count=3)
+        connection.unsuback()
 
     with FakeBroker(accept) as broker:
         changes = {"APP_ENV": "LOCAL", "MQTT_PORT": str(broker.port), "MQTT_CLIENT_ID": "daemon"}

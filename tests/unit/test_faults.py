@@ -174,3 +174,12 @@ def test_a_document_of_a_fault_is_that_fault(document: dict[str, Any]) -> None:
 def test_a_document_that_is_no_fault_is_refused_in_words(document: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         fault(document)
+
+
+def test_a_withheld_permission_is_not_among_those_granted_until_all_is_cleared() -> None:
+    faults = Faults()
+    asked = ["a.read", "a.write", "b.read"]
+    faults.withhold("a.write", "c.write")
+    assert faults.granted(asked) == ["a.read", "b.read"]
+    faults.clear()
+    assert faults.granted(asked) == asked

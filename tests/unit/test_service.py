@@ -314,7 +314,8 @@ def test_a_thread_that_dies_ends_the_process_with_70_and_one_line_that_says_why(
     error = ZeroDivisionError("by zero")
     assert bench.run(fail(getattr(bench, part), error)) == 70
     (line,) = said(caplog, logging.CRITICAL)
-    assert "has failed: ZeroDivisionError('by zero')" in line.message
+    assert "has failed in a way that nobody expected" in line.message
+    assert line.fields["error"] == "ZeroDivisionError('by zero')"  # type: ignore[attr-defined]
     assert line.exc_info
     assert line.exc_info[1] is error
     assert bench.events.count("journal close") == 1

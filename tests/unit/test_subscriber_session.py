@@ -457,7 +457,7 @@ def test_a_client_that_takes_the_session_over_is_named_and_not_fought(
     assert waits[1] >= 0.15
     assert waits[2] >= 0.3
     assert waits[3] >= 0.6
-    assert "Another client seems to connect as bridge" in caplog.text
+    assert "another client seems to connect under this bridge's name" in caplog.text
     assert "MQTT_CLIENT_ID" in caplog.text
 
 
