@@ -33,7 +33,7 @@ STEPS = {
     "committed": Step("bridge.intake", "Intake.take", "after"),
     "acknowledged": Step("bridge.subscriber", "Subscriber._write", "after"),
     "loaded": Step("bridge.lanes", "Lane.next_batch", "after"),
-    "published": Step("bridge.sinks.pubsub", "Publisher._answered", "before"),
+    "published": Step("bridge.sinks.pubsub", "Publisher._result", "before"),
     "stream-created": Step("bridge.sinks.bigquery", "StorageWriteSink._create_stream", "after"),
     "intent-recorded": Step("bridge.journal", "Journal.record_append", "after"),
     "appended": Step("bridge.sinks.append_stream", "AppendStream.append", "after"),
