@@ -5,7 +5,7 @@
 | `/livez`, `/readyz` | 200 or 503; everybody gets the word, those who may see get the reason |
 | `/metrics` | Prometheus text |
 | `/ledger` | the ledger as JSON |
-| `/` | the operators' page |
+| `/` | the operators' page, and below `/static/` what it is made of |
 
 Whoever may not see gets 401 for everything else, unknown paths included: what exists here is
 nobody's business either.
@@ -13,8 +13,6 @@ nobody's business either.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -22,15 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, render_template, request
-from markupsafe import Markup
+from flask import Flask, Response, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
-from bridge.clock import Clock, SystemClock
+from bridge.clock import Clock
 from bridge.snapshot import Daemon
-from bridge.times import iso_us
 from bridge.web import metrics
-from bridge.web import page as pages
 from bridge.web.access import Caller, may_see
 from bridge.web.health import Health, live, ready
 from bridge.web.ledger import ledger_document
@@ -38,8 +33,15 @@ from bridge.web.ledger import ledger_document
 log = logging.getLogger(__name__)
 
 HEALTH_PATHS = frozenset({"/livez", "/readyz"})
-STYLE = Path(__file__).parent / "templates" / "page.css"
+STATIC = Path(__file__).parent / "static"
 CHALLENGES = ('Bearer realm="bridge"', 'Basic realm="bridge", charset="UTF-8"')
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 TokenSource = Callable[[], str | None]
 
@@ -55,12 +57,11 @@ def create_app(
     """
     app = Flask(__name__, static_folder=None)
     allowed = partial(_may_see, token=token, local=local)
-    style = STYLE.read_text(encoding="utf-8")
     _guard(app, allowed)
-    _harden(app, style)
+    _harden(app)
     _add_health(app, daemon, allowed)
     _add_figures(app, daemon)
-    _add_page(app, daemon, local, style, clock or SystemClock())
+    _add_page(app)
     return app
 
 
@@ -96,18 +97,10 @@ def _guard(app: Flask, allowed: Callable[[], bool]) -> None:
     app.register_error_handler(HTTPException, explain)
 
 
-def _harden(app: Flask, style: str) -> None:
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    headers = {
-        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-    }
-
+def _harden(app: Flask) -> None:
     def add_headers(answer: Response) -> Response:
-        answer.headers.update(headers)
+        answer.headers.update(HEADERS)
+        answer.headers.setdefault("Cache-Control", "no-store")
         return answer
 
     app.after_request(add_headers)
@@ -138,25 +131,23 @@ def _add_figures(app: Flask, daemon: Daemon) -> None:
     _route(app, "/ledger", ledger)
 
 
-def _add_page(app: Flask, daemon: Daemon, local: bool, style: str, clock: Clock) -> None:
-    for function in (pages.count, pages.duration, pages.size, pages.when):
-        app.add_template_filter(function)
-
-    def overview() -> str:
-        shown = pages.page(daemon.state(), daemon.ledger(), daemon.stalled())
-        return render_template(
-            "page.html",
-            page=shown,
-            skips=any(sink.skipped for sink in shown.totals.sinks.values()),
-            local=local,
-            style=Markup(style),
-            now=iso_us(clock.now_us() // 1_000_000 * 1_000_000),
+def _add_page(app: Flask) -> None:
+    def page() -> Response:
+        return Response(
+            (STATIC / "index.html").read_bytes(), content_type="text/html; charset=utf-8"
         )
 
-    _route(app, "/", overview)
+    def part(name: str) -> Response:
+        answer = send_from_directory(STATIC, name)
+        # Kept by the browser, which asks by its ETag: after an update all parts are of one version.
+        answer.headers["Cache-Control"] = "private, no-cache"
+        return answer
+
+    _route(app, "/", page)
+    _route(app, "/static/<path:name>", part)
 
 
-def _route(app: Flask, path: str, view: Callable[[], Response | str]) -> None:
+def _route(app: Flask, path: str, view: Callable[..., Response]) -> None:
     # Without Flask's own OPTIONS: every other method than GET and HEAD is answered by 405.
     app.add_url_rule(path, view_func=view, methods=["GET"], provide_automatic_options=False)
 
