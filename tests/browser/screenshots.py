@@ -1,0 +1,87 @@
+"""Pictures of the operators' page for the documentation, of a real bridge: make screenshots.
+
+A simulator streams readings of several sites through Mosquitto and the bridge into the local Google
+services. Three states are waited for and photographed: all well, one sink away with a backlog, and
+refusals coming in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, expect
+
+from bridge.cli.processes import Program
+from localgcp.faults import Fault
+from tests.browser.chromium import PHONE, Visit, chromium
+from tests.support.plant import Plant, plant
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "docs" / "screenshots"
+SITES = "MOR,BAG,SIE,CHI,SAF"
+
+
+@contextmanager
+def simulating(made: Plant, *options: str) -> Iterator[None]:
+    """A simulator for as long as the block lasts."""
+    words = ["simulate", "--sites", SITES, "--tags", "12", "--rate", "200", "--duplicates", "1"]
+    command = [sys.executable, "mqtt_subscriber.py", *words, *options]
+    program = Program("simulator", command, made.directory, made.environment, ROOT)
+    try:
+        yield
+    finally:
+        program.stop(30)
+
+
+def photograph(browser: Browser, url: str, name: str, view: str, banner: str) -> None:
+    """In light, in dark and on a phone; waits until the banner says so."""
+    forms = {
+        "": {},
+        "-dark": {"color_scheme": "dark"},
+        "-phone": {"viewport": PHONE},
+    }
+    for suffix, options in forms.items():
+        with Visit(browser, url, **options) as visit:
+            page = visit.go(view)
+            expect(page.get_by_role("status")).to_contain_text(banner)
+            page.wait_for_timeout(1_000)  # the charts
+            whole = suffix != "-phone"
+            page.screenshot(path=PICTURES / f"{name}{suffix}.png", full_page=whole)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=180, help="before each picture")
+    seconds = parser.parse_args().seconds
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        plant(Path(directory)) as made,
+        chromium() as browser,
+    ):
+        bridge = made.bridge()
+        bridge.start()
+        url = f"http://127.0.0.1:{bridge.port}/"
+        with simulating(made):
+            time.sleep(seconds)
+            photograph(browser, url, "all-well", "overview", "✓")
+            photograph(browser, url, "tag", "tags?at=MOR&tag=…", "✓")
+            fault = Fault("pubsub.Publish", status="UNAVAILABLE", times=None)
+            made.services.faults.add(fault)
+            time.sleep(seconds)
+            photograph(browser, url, "sink-away", "overview", "✗")
+            made.services.faults.clear()
+        with simulating(made, "--junk", "5"):
+            time.sleep(seconds)
+            photograph(browser, url, "refusals", "letters", "!")
+        bridge.terminate()
+
+
+if __name__ == "__main__":
+    main()
