@@ -5,6 +5,7 @@
 | `/livez`, `/readyz` | 200 or 503; everybody gets the word, those who may see get the reason |
 | `/metrics` | Prometheus text |
 | `/ledger` | the ledger as JSON |
+| `/api/…` | the figures of the operators' page and of `watch` as JSON: `docs/api.md` |
 | `/` | the operators' page |
 
 Whoever may not see gets 401 for everything else, unknown paths included: what exists here is
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 from flask import Flask, Response, render_template, request
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
@@ -29,11 +31,12 @@ from werkzeug.exceptions import HTTPException
 from bridge.clock import Clock, SystemClock
 from bridge.snapshot import Daemon
 from bridge.times import iso_us
-from bridge.web import metrics
+from bridge.web import api, api_letters, api_tags, metrics
 from bridge.web import page as pages
 from bridge.web.access import Caller, may_see
 from bridge.web.health import Health, live, ready
 from bridge.web.ledger import ledger_document
+from bridge.web.parameters import Parameters, Refused
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +48,19 @@ TokenSource = Callable[[], str | None]
 
 
 def create_app(
-    daemon: Daemon, *, token: TokenSource, local: bool, clock: Clock | None = None
+    daemon: Daemon,
+    *,
+    token: TokenSource,
+    local: bool,
+    clock: Clock | None = None,
+    source: api.Source | None = None,
 ) -> Flask:
     """The WSGI application for one daemon.
 
     token: asked at each request that needs it, so that a rotated token file counts at once; it
     may raise OSError or ValueError, and then nobody gets in by token.
     local: everybody may see everything.
+    source: what `/api` answers from; without one there is none.
     """
     app = Flask(__name__, static_folder=None)
     allowed = partial(_may_see, token=token, local=local)
@@ -60,6 +69,8 @@ def create_app(
     _harden(app, style)
     _add_health(app, daemon, allowed)
     _add_figures(app, daemon)
+    if source is not None:
+        _add_api(app, source)
     _add_page(app, daemon, local, style, clock or SystemClock())
     return app
 
@@ -138,6 +149,37 @@ def _add_figures(app: Flask, daemon: Daemon) -> None:
     _route(app, "/ledger", ledger)
 
 
+def _add_api(app: Flask, source: api.Source) -> None:
+    """A document a path; what a function refuses becomes a status with its words."""
+
+    def answer(document: Callable[[Parameters], api.Document]) -> Callable[[], Response]:
+        return lambda: _document(document(Parameters(request.args)))
+
+    def letter(number: int) -> Response:
+        return _document(api_letters.letter(source, number))
+
+    def download() -> Response:
+        lines = api_letters.download(source, Parameters(request.args))
+        shown = {"Content-Disposition": 'attachment; filename="dead-letters.jsonl"'}
+        return Response(lines, content_type="application/x-ndjson", headers=shown)
+
+    def refused(error: Refused) -> Response:
+        return _json({"error": str(error)}, error.status)
+
+    _route(app, "/api/overview", answer(lambda _: api.overview(source)), "overview")
+    _route(app, "/api/sites", answer(partial(api.sites, source)), "sites")
+    _route(app, "/api/tags", answer(partial(api_tags.tags, source)), "tags")
+    _route(app, "/api/tag", answer(partial(api_tags.tag, source)), "tag")
+    _route(app, "/api/dead-letters", answer(partial(api_letters.letters, source)), "letters")
+    _route(app, "/api/dead-letters/<int:number>", letter)
+    _route(app, "/api/dead-letters.jsonl", download)
+    app.register_error_handler(Refused, refused)
+
+
+def _document(document: api.Document) -> Response:
+    return Response(orjson.dumps(document), 200, content_type="application/json")
+
+
 def _add_page(app: Flask, daemon: Daemon, local: bool, style: str, clock: Clock) -> None:
     for function in (pages.count, pages.duration, pages.size, pages.when):
         app.add_template_filter(function)
@@ -156,9 +198,11 @@ def _add_page(app: Flask, daemon: Daemon, local: bool, style: str, clock: Clock)
     _route(app, "/", overview)
 
 
-def _route(app: Flask, path: str, view: Callable[[], Response | str]) -> None:
+def _route(
+    app: Flask, path: str, view: Callable[..., Response | str], name: str | None = None
+) -> None:
     # Without Flask's own OPTIONS: every other method than GET and HEAD is answered by 405.
-    app.add_url_rule(path, view_func=view, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(path, name, view, methods=["GET"], provide_automatic_options=False)
 
 
 def _health(health: Health) -> Response:

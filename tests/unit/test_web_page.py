@@ -79,7 +79,12 @@ def test_a_calm_bridge_is_all_right() -> None:
             "quota",
         ),
         (
-            FakeDaemon(calm_state(journal_seconds_until_full=5400.0)),
+            FakeDaemon(
+                calm_state(
+                    journal_seconds_until_full=5400.0,
+                    sinks=(sink_state(oldest_pending_seconds=90.0),),
+                )
+            ),
             "full in 1 h 30 min",
             "JOURNAL_MAX_BYTES",
         ),
