@@ -5,6 +5,7 @@
 | `/livez`, `/readyz` | 200 or 503; everybody gets the word, those who may see get the reason |
 | `/metrics` | Prometheus text |
 | `/ledger` | the ledger as JSON |
+| `/api/…` | the figures of the operators' page and of `watch` as JSON: `docs/api.md` |
 | `/` | the operators' page, and below `/static/` what it is made of |
 
 Whoever may not see gets 401 for everything else, unknown paths included: what exists here is
@@ -20,15 +21,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 from flask import Flask, Response, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
-from bridge.clock import Clock
 from bridge.snapshot import Daemon
-from bridge.web import metrics
+from bridge.web import api, api_letters, api_tags, metrics
 from bridge.web.access import Caller, may_see
 from bridge.web.health import Health, live, ready
 from bridge.web.ledger import ledger_document
+from bridge.web.parameters import Parameters, Refused
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +49,18 @@ TokenSource = Callable[[], str | None]
 
 
 def create_app(
-    daemon: Daemon, *, token: TokenSource, local: bool, clock: Clock | None = None
+    daemon: Daemon,
+    *,
+    token: TokenSource,
+    local: bool,
+    source: api.Source | None = None,
 ) -> Flask:
     """The WSGI application for one daemon.
 
     token: asked at each request that needs it, so that a rotated token file counts at once; it
     may raise OSError or ValueError, and then nobody gets in by token.
     local: everybody may see everything.
+    source: what `/api` answers from; without one there is none.
     """
     app = Flask(__name__, static_folder=None)
     allowed = partial(_may_see, token=token, local=local)
@@ -61,6 +68,8 @@ def create_app(
     _harden(app)
     _add_health(app, daemon, allowed)
     _add_figures(app, daemon)
+    if source is not None:
+        _add_api(app, source)
     _add_page(app)
     return app
 
@@ -131,6 +140,37 @@ def _add_figures(app: Flask, daemon: Daemon) -> None:
     _route(app, "/ledger", ledger)
 
 
+def _add_api(app: Flask, source: api.Source) -> None:
+    """A document a path; what a function refuses becomes a status with its words."""
+
+    def answer(document: Callable[[Parameters], api.Document]) -> Callable[[], Response]:
+        return lambda: _document(document(Parameters(request.args)))
+
+    def letter(number: int) -> Response:
+        return _document(api_letters.letter(source, number))
+
+    def download() -> Response:
+        lines = api_letters.download(source, Parameters(request.args))
+        shown = {"Content-Disposition": 'attachment; filename="dead-letters.jsonl"'}
+        return Response(lines, content_type="application/x-ndjson", headers=shown)
+
+    def refused(error: Refused) -> Response:
+        return _json({"error": str(error)}, error.status)
+
+    _route(app, "/api/overview", answer(lambda _: api.overview(source)), "overview")
+    _route(app, "/api/sites", answer(partial(api.sites, source)), "sites")
+    _route(app, "/api/tags", answer(partial(api_tags.tags, source)), "tags")
+    _route(app, "/api/tag", answer(partial(api_tags.tag, source)), "tag")
+    _route(app, "/api/dead-letters", answer(partial(api_letters.letters, source)), "letters")
+    _route(app, "/api/dead-letters/<int:number>", letter)
+    _route(app, "/api/dead-letters.jsonl", download)
+    app.register_error_handler(Refused, refused)
+
+
+def _document(document: api.Document) -> Response:
+    return Response(orjson.dumps(document), 200, content_type="application/json")
+
+
 def _add_page(app: Flask) -> None:
     def page() -> Response:
         return Response(
@@ -147,9 +187,9 @@ def _add_page(app: Flask) -> None:
     _route(app, "/static/<path:name>", part)
 
 
-def _route(app: Flask, path: str, view: Callable[..., Response]) -> None:
+def _route(app: Flask, path: str, view: Callable[..., Response], name: str | None = None) -> None:
     # Without Flask's own OPTIONS: every other method than GET and HEAD is answered by 405.
-    app.add_url_rule(path, view_func=view, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(path, name, view, methods=["GET"], provide_automatic_options=False)
 
 
 def _health(health: Health) -> Response:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, expect
 
@@ -41,7 +42,7 @@ def simulating(made: Plant, *options: str) -> Iterator[None]:
 
 def photograph(browser: Browser, url: str, name: str, view: str, banner: str) -> None:
     """In light, in dark and on a phone; waits until the banner says so."""
-    forms = {
+    forms: dict[str, dict[str, Any]] = {
         "": {},
         "-dark": {"color_scheme": "dark"},
         "-phone": {"viewport": PHONE},

@@ -44,21 +44,22 @@ SDKS = {
     "sqlite3": {
         *(
             f"bridge/journal/{name}.py"
-            for name in ("counts", "file", "handover", "journal", "letters")
+            for name in ("counts", "file", "handover", "journal", "letters", "letter_pages")
         ),
         *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
+        *(f"bridge/statistics/{name}.py" for name in ("collector", "file", "tags")),
         "bridge/cli/dead_letters.py",
     },
 }
 
 # A layer imports itself and those before it.
 LAYERS = [
-    {"errors", "clock", "times", "snapshot", "histogram", "parsing"},
+    {"errors", "clock", "times", "snapshot", "histogram", "parsing", "version"},
     {"environment", "reading", "log_output", "watch"},
     {"settings"},
     {"logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
     {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
-    {"loading", "subscriber"},
+    {"loading", "subscriber", "statistics"},
     {"delivery", "web"},
     {"service", "wiring"},
     {"cli"},

@@ -136,7 +136,7 @@ export function sinkLine({ settled, pending, dead_lettered: dead, skipped }) {
 }
 
 function tags({ statistics, tags_by_state: states }) {
-  if (!statistics.available) return [["Not available", statistics.problem ?? "the figures are being made"]];
+  if (!statistics.available || !states) return [["Not available", statistics.problem ?? "the figures are being made"]];
   const behind = statistics.behind_seconds > 30 ? [["These figures are behind by", duration(statistics.behind_seconds)]] : [];
   const linked = Object.entries(STATES).map(([state, words]) => [
     words,
