@@ -8,6 +8,7 @@ refusals coming in.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -19,12 +20,14 @@ from typing import Any
 from playwright.sync_api import Browser, expect
 
 from bridge.cli.processes import Program
+from chaos.bridge_process import Bridge
 from localgcp.faults import Fault
 from tests.browser.chromium import PHONE, Visit, chromium
 from tests.support.plant import Plant, plant
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "screenshots"
+WINDOW = {"width": 1280, "height": 1240}
 SITES = "MOR,BAG,SIE,CHI,SAF"
 
 
@@ -43,8 +46,8 @@ def simulating(made: Plant, *options: str) -> Iterator[None]:
 def photograph(browser: Browser, url: str, name: str, view: str, banner: str) -> None:
     """In light, in dark and on a phone; waits until the banner says so."""
     forms: dict[str, dict[str, Any]] = {
-        "": {},
-        "-dark": {"color_scheme": "dark"},
+        "": {"viewport": WINDOW},
+        "-dark": {"viewport": WINDOW, "color_scheme": "dark"},
         "-phone": {"viewport": PHONE},
     }
     for suffix, options in forms.items():
@@ -52,13 +55,18 @@ def photograph(browser: Browser, url: str, name: str, view: str, banner: str) ->
             page = visit.go(view)
             expect(page.get_by_role("status")).to_contain_text(banner)
             page.wait_for_timeout(1_000)  # the charts
-            whole = suffix != "-phone"
-            page.screenshot(path=PICTURES / f"{name}{suffix}.png", full_page=whole)
+            page.screenshot(path=PICTURES / f"{name}{suffix}.png")
+
+
+def first_tag(bridge: Bridge) -> str:
+    """The view of a tag that there is."""
+    tag = json.loads(bridge.text("/api/tags?limit=1"))["tags"][0]
+    return f"tags?at={tag['site']}&tag={tag['pi_tag']}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=180, help="before each picture")
+    parser.add_argument("--seconds", type=float, default=150, help="before each picture")
     seconds = parser.parse_args().seconds
     PICTURES.mkdir(parents=True, exist_ok=True)
     with (
@@ -72,8 +80,8 @@ def main() -> None:
         with simulating(made):
             time.sleep(seconds)
             photograph(browser, url, "all-well", "overview", "✓")
-            photograph(browser, url, "tag", "tags?at=MOR&tag=…", "✓")
-            fault = Fault("pubsub.Publish", status="UNAVAILABLE", times=None)
+            photograph(browser, url, "tag", first_tag(bridge), "✓")
+            fault = Fault("pubsub.Publish", status="NOT_FOUND", times=None)
             made.services.faults.add(fault)
             time.sleep(seconds)
             photograph(browser, url, "sink-away", "overview", "✗")

@@ -149,8 +149,8 @@ def test_dead_letters_are_filtered_and_read_byte_by_byte(visit: Visit) -> None:
     download = page.get_by_role("link", name="Download these as JSON lines")
     assert download.get_attribute("href") == "api/dead-letters.jsonl?reason=payload_not_json"
     page.locator("#letters-table a").first.click()
-    expect(page.locator("#letter-hex")).to_contain_text("ff 00 6a 75 6e 6b")
-    expect(page.locator("#letter-text")).to_have_text("(these bytes are no text)")
+    expect(page.locator("#letter-form")).to_have_text("Byte by byte, because it is no text")
+    expect(page.locator("#letter-bytes")).to_contain_text("ff 00 6a 75 6e 6b")
     with page.expect_download() as started:
         page.get_by_role("link", name="Download the bytes").click()
     assert started.value.path().read_bytes() == b"\xff\x00junk"

@@ -150,7 +150,7 @@ def letter(number: int, reason: str, payload: bytes, **changes: Any) -> Document
         "excerpt": payload[:60].decode("latin-1"),
         "payload": {
             "text": payload.decode() if payload.isascii() else None,
-            "hex": f"00000000  {payload[:16].hex(' ')}",
+            "hex": None if payload.isascii() else f"00000000  {payload[:16].hex(' ')}",
             "payload_base64": base64.b64encode(payload).decode(),
         },
     }
@@ -212,7 +212,8 @@ class PageApi:
             for line in self.tags
             if (line["site"], line["pi_tag"]) == (asked.get("site", ""), asked["pi_tag"])
         ]
-        at = self.overview["series"]["at"]
+        last = int(time.time()) // 60 * 60
+        at = [*range(last - 2100, last - 600, 60), last]
         values = [float(number % 9) for number in range(len(at))]
         series = dict.fromkeys(("average", "minimum", "maximum", "count"), values)
         return {**found[0], "series": {"at": at, **series}} if found else None

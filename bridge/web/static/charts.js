@@ -5,6 +5,7 @@ import { clock } from "./format.js";
 
 const HEIGHT = 190;
 const ROWS = 35;
+const MINUTES = [1, 2, 5, 10, 15, 30, 60].map((minutes) => minutes * 60);
 const DASHES = [[], [8, 4], [2, 3], [8, 3, 2, 3]];
 const COLOURS = ["--line-1", "--line-2", "--line-3", "--line-4"];
 
@@ -94,7 +95,7 @@ export class Chart {
       series: [{ label: "Time", value: time }, ...lines.map((line, index) => this.#line(line, index))],
       bands: this.#options.band ? [{ series: [3, 2], fill: colour("--band") }] : [],
       axes: [
-        { ...axis, size: 30, values: (_, ticks) => ticks.map((tick) => clock(new Date(tick * 1000)).slice(-8, -3)) },
+        { ...axis, size: 30, incrs: MINUTES, values: (_, ticks) => ticks.map((tick) => clock(new Date(tick * 1000)).slice(-8, -3)) },
         { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => this.#tick(tick)) },
       ],
     };

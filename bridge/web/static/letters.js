@@ -38,7 +38,7 @@ export const letters = {
     const filters = { reason: parameters.get("reason") ?? "", site: parameters.get("site") ?? "" };
     const query = { ...filters, before: parameters.get("before") ?? "", limit: LIMIT };
     const [list, one] = await Promise.all([get("dead-letters", query, signal), chosen(parameters, signal)]);
-    reasons(list.reasons, filters.reason);
+    reasons(list.reasons ?? {}, filters.reason);
     byId("letters-download").href = url("dead-letters.jsonl", filters);
     showOne(one);
     show(list, parameters.has("before"));
@@ -71,7 +71,7 @@ function reasons(numbers, chosenReason) {
 function show({ total, letters: lines }, older) {
   const view = byId("view-letters");
   fill(byId("letters-table"), COLUMNS, lines, ({ id }) => String(id));
-  shown(view.querySelector(".shown"), 0, lines.length, older ? lines.length : total, older ? "older letters" : "dead letters");
+  shown(view.querySelector(".shown"), 0, lines.length, older ? lines.length : total ?? lines.length, older ? "older letters" : "dead letters");
   const links = [];
   if (older) links.push(el("a", { href: here({ before: "" }), rel: "prev" }, "← Newest"));
   if (lines.length === LIMIT) links.push(el("a", { href: here({ before: lines.at(-1).id }), rel: "next" }, "Older →"));
@@ -93,8 +93,9 @@ function showOne(letter) {
     ["Size", `${size(letter.payload_bytes)} (${count(letter.payload_bytes)} bytes)`],
     ...(letter.event_id ? [["Event id", el("code", {}, letter.event_id)]] : []),
   ]);
-  put(byId("letter-text"), letter.payload.text ?? "(these bytes are no text)");
-  put(byId("letter-hex"), letter.payload.hex ?? "");
+  const { text, hex } = letter.payload;
+  put(byId("letter-form"), text === null ? "Byte by byte, because it is no text" : "As text");
+  put(byId("letter-bytes"), text ?? hex);
 }
 
 let blob = "";

@@ -70,11 +70,19 @@ function showOne(tag) {
   byId("tag-close").setAttribute("href", here({ at: "", tag: "" }));
   facts(byId("tag-facts"), details(tag));
   chart ??= new Chart(byId("chart-tag"), value, { band: true });
-  const { at, average, minimum, maximum } = tag.series;
+  drawMinutes(tag.series);
+}
+
+// The bridge leaves out the minutes without a reading: in the chart they are a gap.
+function drawMinutes(series) {
+  const places = new Map(series.at.map((at, index) => [at, index]));
+  const at = [];
+  for (let minute = series.at[0]; minute <= series.at.at(-1); minute += 60) at.push(minute);
+  const values = (of) => at.map((minute) => (places.has(minute) ? of[places.get(minute)] : null));
   chart.show(at, [
-    { label: "average", values: average },
-    { label: "lowest", values: minimum },
-    { label: "highest", values: maximum },
+    { label: "average", values: values(series.average) },
+    { label: "lowest", values: values(series.minimum) },
+    { label: "highest", values: values(series.maximum) },
   ]);
 }
 
