@@ -15,7 +15,7 @@ STYLES = {"ok": "green", "attention": "yellow", "wrong": "bold red"}
 MARKS = {"ok": "✓ all right", "attention": "! needs a look", "wrong": "✗ something is wrong"}
 MAX_FINDINGS = 5
 # What stands around the tags: headline, line of figures, heads and borders of two tables, footer.
-OTHER_LINES = 13
+OTHER_LINES = 15
 
 Document = dict[str, Any]
 
@@ -44,11 +44,15 @@ def lines(view: View) -> Iterator[str]:
     for finding in overview["findings"]:
         yield f"  {_finding(finding)}"
     for sink in overview["sinks"]:
-        yield f"  sink {', '.join(f'{head} {cell}' for head, cell in _sink(sink).items())}"
+        yield f"  {_listed(_sink(sink))}"
     for tag in (view.tags or {}).get("tags", ()):
-        yield f"  tag {', '.join(f'{head} {cell}' for head, cell in _tag(tag).items())}"
+        yield f"  {_listed(_tag(tag))}"
     if view.missing:
         yield f"  {printable(view.missing)}"
+
+
+def _listed(cells: dict[str, str]) -> str:
+    return ", ".join(f"{head} {cell}" for head, cell in cells.items())
 
 
 def rates(view: View) -> str:
@@ -71,7 +75,7 @@ def _finding(finding: Document) -> str:
 
 def _sink(sink: Document) -> dict[str, str]:
     return {
-        "name": sink["name"],
+        "sink": sink["name"],
         "settled/s": _number(sink["settled_per_second"]),
         "backlog": _number(sink["pending"]),
         "oldest": _seconds(sink["oldest_pending_seconds"]),
@@ -154,7 +158,7 @@ def _table(
     table = Table(title=title, title_justify="left", expand=True)
     cells = [row(document) for document in documents]
     for head in cells[0]:
-        wide = head in ("tag", "name", "error", "state")
+        wide = head in ("tag", "sink", "error", "state")
         table.add_column(head, justify="left" if wide else "right", no_wrap=True)
     for each in cells:
         table.add_row(*(Text(cell) for cell in each.values()))

@@ -62,7 +62,7 @@ class Collector:
         wait = 0.0
         while not self._stop.wait(wait):
             wait = self.round()
-        self._close()
+        self.close()
 
     def round(self) -> float:
         """Take in what is new; answers how many seconds to wait for the next round."""
@@ -134,10 +134,11 @@ class Collector:
         if self.problem != why:
             log.warning("there are no figures of tags: %s", why)
         self.problem = why
-        self._close()
+        self.close()
         remove(self.path)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the file, and remove it. Idempotent."""
         file, self._file = self._file, None
         if file is not None:
             file.close()

@@ -15,21 +15,22 @@ from bridge.statistics.tags import Tags
 
 
 class Statistics:
-    """`run_tags` and `run_samples` belong to a thread each; everything else is safe from any.
+    """`run_tags` and `run_samples` belong to a thread each; everything else is safe from any, but
+    for `collector`, which is the first thread's.
     state: the daemon's, asked once a second."""
 
     def __init__(self, journal: Journal, state: Callable[[], State], clock: Clock) -> None:
         self._journal = journal
-        self._collector = Collector(journal, clock)
+        self.collector = Collector(journal, clock)
         self.samples = Sampler(journal, state, clock)
-        self.tags = Tags(self._collector.path, lambda: self._collector.problem)
-        self.run_tags = self._collector.run
+        self.tags = Tags(self.collector.path, lambda: self.collector.problem)
+        self.run_tags = self.collector.run
         self.run_samples = self.samples.run
         self.started_us = clock.now_us()
 
     def stop(self) -> None:
         """Begin to end both threads."""
-        self._collector.stop()
+        self.collector.stop()
         self.samples.stop()
 
     @property
@@ -46,17 +47,17 @@ class Statistics:
     @property
     def problem(self) -> str | None:
         """Why there are no figures of tags, in words; None when there are."""
-        return self._collector.problem
+        return self.collector.problem
 
     @property
     def behind_seconds(self) -> float:
         """How old the newest of what the figures of tags are made from may be."""
-        return self._collector.behind_seconds
+        return self.collector.behind_seconds
 
     @property
     def tags_left_out(self) -> int:
         """Tags among the latest readings for which there was no place."""
-        return self._collector.tags_left_out
+        return self.collector.tags_left_out
 
     # --- the journal ------------------------------------------------------------------------------
 

@@ -63,10 +63,7 @@ def overview(source: Source) -> Document:
     """Everything about the daemon as a whole."""
     state, ledger = source.daemon.state(), source.daemon.ledger()
     series = source.statistics.samples.series()
-    found = [
-        *findings.now(state, ledger, source.daemon.stalled()),
-        *findings.since_start(state, ledger),
-    ]
+    found = _findings(source, state, ledger)
     return {
         "now": iso_us(source.clock.now_us()),
         "version": VERSION,
@@ -87,6 +84,18 @@ def overview(source: Source) -> Document:
         "sites_total": len(ledger.sites),
         **_tag_figures(source),
     }
+
+
+def _findings(source: Source, state: State, ledger: Ledger) -> list[Finding]:
+    found = [
+        *findings.now(state, ledger, source.daemon.stalled()),
+        *findings.since_start(state, ledger),
+    ]
+    kept = _letters_kept(source)
+    if kept is None or kept:
+        return found
+    # Somebody has dealt with all of them.
+    return [finding for finding in found if finding.fact != "dead_letters"]
 
 
 def _finding(source: Source, finding: Finding) -> Document:
@@ -174,18 +183,23 @@ def _mqtt(state: State) -> Document:
 def _tag_figures(source: Source) -> Document:
     statistics = source.statistics
     counts = asked(lambda: statistics.tags.by_state(source.clock.now_us()))
-    reasons = asked(statistics.tags.reasons)
+    letters = _letters_kept(source)
     return {
         "statistics": {
-            "available": counts is not None and reasons is not None,
+            "available": counts is not None,
             "problem": statistics.problem,
             "behind_seconds": rounded(statistics.behind_seconds),
             "tags_left_out": statistics.tags_left_out,
         },
         "tags_total": None if counts is None else counts[0],
         "tags_by_state": None if counts is None else counts[1],
-        "dead_letters_total": None if reasons is None else sum(reasons.values()),
+        "dead_letters_total": letters,
     }
+
+
+def _letters_kept(source: Source) -> int | None:
+    reasons = asked(source.statistics.tags.reasons)
+    return None if reasons is None else sum(reasons.values())
 
 
 # --- sites ----------------------------------------------------------------------------------------

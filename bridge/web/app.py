@@ -157,11 +157,11 @@ def _add_api(app: Flask, source: api.Source) -> None:
     def refused(error: Refused) -> Response:
         return _json({"error": str(error)}, error.status)
 
-    _route(app, "/api/overview", answer(lambda _: api.overview(source)), "overview")
-    _route(app, "/api/sites", answer(partial(api.sites, source)), "sites")
-    _route(app, "/api/tags", answer(partial(api_tags.tags, source)), "tags")
-    _route(app, "/api/tag", answer(partial(api_tags.tag, source)), "tag")
-    _route(app, "/api/dead-letters", answer(partial(api_letters.letters, source)), "letters")
+    _route(app, "/api/overview", answer(lambda _: api.overview(source)))
+    _route(app, "/api/sites", answer(partial(api.sites, source)))
+    _route(app, "/api/tags", answer(partial(api_tags.tags, source)))
+    _route(app, "/api/tag", answer(partial(api_tags.tag, source)))
+    _route(app, "/api/dead-letters", answer(partial(api_letters.letters, source)))
     _route(app, "/api/dead-letters/<int:number>", letter)
     _route(app, "/api/dead-letters.jsonl", download)
     app.register_error_handler(Refused, refused)
@@ -187,9 +187,9 @@ def _add_page(app: Flask) -> None:
     _route(app, "/static/<path:name>", part)
 
 
-def _route(app: Flask, path: str, view: Callable[..., Response], name: str | None = None) -> None:
+def _route(app: Flask, path: str, view: Callable[..., Response]) -> None:
     # Without Flask's own OPTIONS: every other method than GET and HEAD is answered by 405.
-    app.add_url_rule(path, name, view, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(path, path, view, methods=["GET"], provide_automatic_options=False)
 
 
 def _health(health: Health) -> Response:

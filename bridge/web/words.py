@@ -16,16 +16,6 @@ def times(number: int) -> str:
     return "once" if number == 1 else f"{count(number)} times"
 
 
-def size(octets: int) -> str:
-    """Bytes in the unit that leaves one to four digits."""
-    value = float(octets)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
-
-
 def duration(seconds: float) -> str:
     """Seconds in the two largest units: `3 min 5 s`."""
     if math.isinf(seconds):
@@ -39,8 +29,3 @@ def duration(seconds: float) -> str:
         if number or parts:
             parts.append(f"{number} {unit}")
     return " ".join(parts[:2])
-
-
-def when(seconds: float) -> str:
-    """How far off something is that may never come."""
-    return "not in sight" if math.isinf(seconds) else f"in {duration(seconds)}"

@@ -9,7 +9,7 @@ import pytest
 from bridge.snapshot import SinkCounts
 from bridge.web import findings
 from bridge.web.findings import Finding, verdict
-from bridge.web.words import duration, size, when
+from bridge.web.words import duration
 from tests.support.daemon import FakeDaemon, calm_state, line, sink_state
 
 
@@ -133,23 +133,3 @@ def test_malformed_topics_out_of_balance_are_named_in_words() -> None:
 )
 def test_durations_read_well(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
-
-
-def test_what_never_comes_is_not_in_sight() -> None:
-    assert when(math.inf) == "not in sight"
-    assert when(90) == "in 1 min 30 s"
-
-
-@pytest.mark.parametrize(
-    ("octets", "shown"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1536, "1.5 KiB"),
-        (5 * 1024**2, "5.0 MiB"),
-        (4 * 1024**3, "4.0 GiB"),
-        (2048 * 1024**3, "2048.0 GiB"),
-    ],
-)
-def test_sizes_read_well(octets: int, shown: str) -> None:
-    assert size(octets) == shown
