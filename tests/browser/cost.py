@@ -1,7 +1,8 @@
 """What the operators' page costs the daemon: python -m tests.browser.cost
 
 The daemon takes 2,000 readings a second of 200 sites with 100 tags each. Its CPU is read from /proc
-over the same time with the page closed and with one view after the other open in a browser.
+over the same time with the page closed and with one view after the other open in a browser. Then
+the simulator stops, and each document is asked for many times in a row: its cost by itself.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from bridge.cli.processes import Program
+from chaos.bridge_process import Bridge
 from tests.browser.chromium import Visit, chromium
 from tests.support.plant import plant
 from tests.support.poll import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+ANSWERS = 100
+DOCUMENTS = ("overview", "sites?limit=100", "tags?limit=50", "dead-letters?limit=50")
 VIEWS = ("", "overview", "", "sites", "", "tags", "")
 WARM_UP_SECONDS = 60
 
@@ -28,6 +32,14 @@ def cpu_seconds(pid: int) -> float:
     """Of all threads of a process since its start, in user mode and in the kernel."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def answer_seconds(bridge: Bridge, document: str) -> float:
+    """The daemon's CPU for one answer."""
+    first = cpu_seconds(bridge.program.pid)
+    for _ in range(ANSWERS):
+        bridge.text(f"/api/{document}")
+    return (cpu_seconds(bridge.program.pid) - first) / ANSWERS
 
 
 def main() -> None:
@@ -63,6 +75,8 @@ def main() -> None:
         finally:
             simulator.stop(30)
         eventually(lambda: bridge.settled(1), "all is settled", 120)
+        for document in DOCUMENTS:
+            print(f"{document:22} {answer_seconds(bridge, document) * 1000:6.1f} ms of CPU")
         bridge.terminate()
 
 

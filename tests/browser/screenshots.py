@@ -27,7 +27,7 @@ from tests.support.plant import Plant, plant
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "screenshots"
-WINDOW = {"width": 1280, "height": 1240}
+WINDOW = {"width": 1280, "height": 1300}
 SITES = "MOR,BAG,SIE,CHI,SAF"
 
 

@@ -96,7 +96,7 @@ export class Chart {
       bands: this.#options.band ? [{ series: [3, 2], fill: colour("--band") }] : [],
       axes: [
         { ...axis, size: 30, incrs: MINUTES, values: (_, ticks) => ticks.map((tick) => clock(new Date(tick * 1000)).slice(-8, -3)) },
-        { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => this.#tick(tick)) },
+        { ...axis, size: 78, values: (_, ticks) => ticks.map((tick) => this.#tick(tick)) },
       ],
     };
   }

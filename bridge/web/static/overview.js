@@ -73,8 +73,8 @@ function sink(state) {
 
 function trouble({ held, last_error: error, error_since: since, remedy }) {
   if (held === null && error === null) return ["✓ takes readings"];
-  const moment = since ? [" Since ", when(since), "."] : [];
-  return [`✗ ${held ?? error}`, ...moment, remedy ? ` ${remedy}` : ""];
+  const moment = since ? ["Since ", when(since), ". "] : [];
+  return [`✗ ${held ?? error}`, el("span", {}, ...moment, remedy ?? "")];
 }
 
 function drawCharts(series) {
