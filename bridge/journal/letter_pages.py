@@ -52,7 +52,8 @@ def page(journal: Path, chosen: Chosen, limit: int) -> list[Summary]:
     with _reading(journal) as db:
         rows = db.execute(
             "SELECT id, sink, reason, detail, site, topic, payload_bytes, received_us, event_id, "
-            f"substr(payload, 1, {EXCERPT_BYTES}) FROM dead_letters WHERE {_WHERE} "
+            # SQLite's substr makes NULL of an empty payload.
+            f"coalesce(substr(payload, 1, {EXCERPT_BYTES}), x'') FROM dead_letters WHERE {_WHERE} "
             "ORDER BY id DESC LIMIT :limit",
             {**chosen._asdict(), "limit": limit},
         ).fetchall()

@@ -19,6 +19,7 @@ JUNK = [
     ("FCTS/FAE/MOR/SolvExtract/SX1-FLOW-1", b"\xff\xfe"),
     ("FCTS/FAE/MOR/SolvExtract/SX1-FLOW-1", b"Bad Input"),
     ("FCTS/FAE/BAG/SolvExtract/SX1-FLOW-1", b"Bad Input"),
+    ("FCTS/FAE/MOR/SolvExtract/SX1-FLOW-1", b""),
 ]
 
 
@@ -30,7 +31,7 @@ class Running(NamedTuple):
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A plant whose bridge has settled some readings and refused three."""
+    """A plant whose bridge has settled some readings and refused four."""
     with plant(tmp_path_factory.mktemp("plant")) as made:
         bridge = made.bridge()
         bridge.start()
@@ -88,9 +89,9 @@ def test_tags_are_found_and_show_what_the_journal_holds_of_them(visit: Visit) ->
 
 def test_dead_letters_are_filtered_read_and_downloaded(visit: Visit, running: Running) -> None:
     page = visit.go("letters")
-    expect(page.locator("#letters-table tbody tr")).to_have_count(3)
+    expect(page.locator("#letters-table tbody tr")).to_have_count(4)
     page.get_by_label("Reason").select_option("payload_not_json")
-    expect(page.locator("#letters-table tbody tr")).to_have_count(2)
+    expect(page.locator("#letters-table tbody tr")).to_have_count(3)
     page.locator("#view-letters").get_by_label("Site").fill("BAG")
     expect(page.locator("#letters-table tbody tr")).to_have_count(1)
     address = page.locator("#letters-download").get_attribute("href")
