@@ -9,9 +9,7 @@ from pathlib import Path
 
 from bridge.statistics import schema
 from bridge.statistics.rules import (
-    BUCKET_US,
     FORGET_US,
-    KEPT_BUCKETS,
     KEPT_MINUTES,
     MAX_TAGS,
     MINUTE_US,
@@ -93,13 +91,9 @@ class StatisticsFile:
 
     def forget(self, now_us: int) -> None:
         """Let go of what is too old; also of what the clock, as it was, put into the future."""
-        minute, bucket = now_us // MINUTE_US, now_us // BUCKET_US
-        for table, column, first, last in (
-            ("minutes", "minute", minute - KEPT_MINUTES, minute + FUTURE_MINUTES),
-            ("buckets", "bucket", bucket - KEPT_BUCKETS, bucket + FUTURE_MINUTES * 4),
-        ):
-            self._db.execute(f"DELETE FROM main.{table} WHERE {column} < ?", (first,))
-            self._db.execute(f"DELETE FROM main.{table} WHERE {column} > ?", (last,))
+        minute = now_us // MINUTE_US
+        self._db.execute("DELETE FROM main.minutes WHERE minute < ?", (minute - KEPT_MINUTES,))
+        self._db.execute("DELETE FROM main.minutes WHERE minute > ?", (minute + FUTURE_MINUTES,))
 
     def forget_tags(self, now_us: int) -> None:
         """Let go of tags that nothing was heard of for long."""

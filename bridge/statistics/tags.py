@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.statistics.rules import (
-    BUCKET_US,
-    BUCKETS_A_MINUTE,
+    HALF_US,
     KEPT_MINUTES,
     MINUTE_US,
     STATES,
@@ -32,7 +31,14 @@ _COLUMNS = (
     *("id", "site", "pi_tag", "value", "event_us", "received_us", "readings"),
     *("since_us", "interval_us", "offset_us"),
 )
-_ROW = f"SELECT {', '.join((*_COLUMNS, *STATES.values()))} FROM tags WHERE id = :id"
+_FIELDS = (*_COLUMNS[1:], "average_1m")
+# Of the two half minutes before now, and of the one that now is.
+_LAST_MINUTE = """
+    (iif(:half - half <= 2, total0, 0) + iif(:half - half <= 1, total1, 0)
+        + iif(:half - half <= 0, total2, 0))
+    / nullif(iif(:half - half <= 2, count0, 0) + iif(:half - half <= 1, count1, 0)
+        + iif(:half - half <= 0, count2, 0), 0)"""
+_ROW = f"SELECT {', '.join((*_COLUMNS, _LAST_MINUTE, *STATES.values()))} FROM tags WHERE id = :id"
 # Of the last five minutes: only made where it is asked for.
 _WITH_AVERAGE = """tags LEFT JOIN (
     SELECT tag, sum(total) / sum(count) AS average FROM all_minutes
@@ -73,8 +79,8 @@ def average(minutes: Sequence[Minute]) -> float | None:
 
 @dataclass
 class Tag:
-    """One tag, now. average_1m: of the values received in the last 60 to 75 seconds, whole buckets
-    with the open one. minutes: up to 35, oldest first; those without a reading are left out."""
+    """One tag, now. average_1m: of the values received in the last 60 to 90 seconds; None without
+    any. minutes: up to 35, oldest first; those without a reading are left out."""
 
     site: str
     pi_tag: str
@@ -85,8 +91,8 @@ class Tag:
     since_us: int
     interval_us: float
     offset_us: float
+    average_1m: float | None
     states: list[str]
-    average_1m: float | None = None
     minutes: list[Minute] = field(default_factory=list)
 
 
@@ -203,19 +209,13 @@ def _tags(db: sqlite3.Connection, ids: Sequence[int], now_us: int) -> dict[int, 
     """The rows of these ids with their averages and minutes."""
     found = {}
     for id in ids:
-        row = db.execute(_ROW, {"id": id, "now": now_us}).fetchone()
-        states = [name for name, is_so in zip(STATES, row[len(_COLUMNS) :], strict=True) if is_so]
-        tag = Tag(**dict(zip(_COLUMNS[1:], row[1:], strict=False)), states=states)
-        tag.average_1m = _last_minute(db, id, now_us)
+        values = {"id": id, "now": now_us, "half": now_us // HALF_US}
+        _, *own = db.execute(_ROW, values).fetchone()
+        states = [name for name, is_so in zip(STATES, own[-len(STATES) :], strict=True) if is_so]
+        tag = Tag(**dict(zip(_FIELDS, own, strict=False)), states=states)
         tag.minutes = _minutes(db, id, now_us)
         found[id] = tag
     return found
-
-
-def _last_minute(db: sqlite3.Connection, id: int, now_us: int) -> float | None:
-    values = {"id": id, "last": now_us // BUCKET_US}
-    average: float | None = db.execute(_LAST_MINUTE, values).fetchone()[0]
-    return average
 
 
 def _minutes(db: sqlite3.Connection, id: int, now_us: int) -> list[Minute]:
@@ -228,9 +228,6 @@ def _back(count: int) -> str:
 
 
 # Named one by one, each is a look-up: the tables are sorted by time first.
-_LAST_MINUTE = f"""
-SELECT sum(total) / sum(count) FROM all_buckets
-WHERE tag = :id AND bucket IN ({_back(BUCKETS_A_MINUTE + 1)})"""
 _MINUTES = f"""
 SELECT minute, sum(count), sum(total), min(low), max(high), sum(late)
 FROM all_minutes WHERE tag = :id AND minute IN ({_back(KEPT_MINUTES)})
