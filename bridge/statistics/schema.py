@@ -36,8 +36,11 @@ END;
 -- With the open ones.
 CREATE VIEW all_minutes AS SELECT minute, tag, count, total, low, high, late FROM minutes
     UNION ALL SELECT half / 2, id, count, total, low, high, late FROM tags;
--- Dead letters that the journal holds.
-CREATE TABLE letters (
+"""
+
+# Dead letters that the journal holds. sink: empty for those refused at the entrance.
+LETTERS = """
+CREATE TABLE {table} (
     site TEXT NOT NULL, reason TEXT NOT NULL, sink TEXT NOT NULL, count INTEGER NOT NULL,
     PRIMARY KEY (site, reason, sink)) WITHOUT ROWID;
 """

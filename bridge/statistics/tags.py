@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bridge.statistics.rules import (
     HALF_US,
@@ -21,6 +21,7 @@ from bridge.statistics.rules import (
 )
 
 BUSY_SECONDS = 0.25
+MAX_SITES = 10_000  # the ledger has no more
 ORDERS = {
     "tag": "site {0}, pi_tag {0}",
     "age": "received_us {1}, site, pi_tag",
@@ -44,6 +45,8 @@ _WITH_AVERAGE = """tags LEFT JOIN (
     SELECT tag, sum(total) / sum(count) AS average FROM all_minutes
     WHERE minute BETWEEN :minute - 5 AND :minute GROUP BY tag
 ) ON tag = id"""
+
+T = TypeVar("T")
 
 
 class Wanted(NamedTuple):
@@ -102,11 +105,16 @@ class NoFigures(Exception):
 
 class Tags:
     """Every call raises NoFigures where the file is not there, damaged or busy. problem: why it is
-    known not to be there, in words; None when it is."""
+    known not to be there, in words; None when it is. rounds: a number that is another one after the
+    file was brought up to date: what takes all tags to answer is asked once a round."""
 
-    def __init__(self, path: Path, problem: Callable[[], str | None]) -> None:
+    def __init__(
+        self, path: Path, problem: Callable[[], str | None], rounds: Callable[[], int]
+    ) -> None:
         self._path = path
         self._problem = problem
+        self._rounds = rounds
+        self._answers: dict[str, tuple[int, Any]] = {}
 
     # --- tags -------------------------------------------------------------------------------------
 
@@ -127,7 +135,10 @@ class Tags:
             return None if row is None else _tags(db, [row[0]], now_us)[row[0]]
 
     def by_state(self, now_us: int) -> tuple[int, dict[str, int]]:
-        """How many tags there are, and in each state."""
+        """How many tags there are, and in each state, as of the latest round."""
+        return self._once("states", lambda: self._by_state(now_us))
+
+    def _by_state(self, now_us: int) -> tuple[int, dict[str, int]]:
         sums = ", ".join(f"total({condition})" for condition in STATES.values())
         with self._open() as db:
             total, *counts = db.execute(
@@ -138,9 +149,13 @@ class Tags:
     # --- sites ------------------------------------------------------------------------------------
 
     def last_received(self) -> dict[str, int]:
-        """When each site's last reading came. Of at most as many sites as tags are kept."""
+        """When each site's last reading came, as of the latest round; of some 10,000 sites."""
+        return self._once("sites", self._last_received)
+
+    def _last_received(self) -> dict[str, int]:
+        query = f"SELECT site, max(received_us) FROM tags GROUP BY site LIMIT {MAX_SITES}"
         with self._open() as db:
-            return dict(db.execute("SELECT site, max(received_us) FROM tags GROUP BY site"))
+            return dict(db.execute(query))
 
     # --- dead letters -----------------------------------------------------------------------------
 
@@ -168,6 +183,14 @@ class Tags:
                     (site, "" if sink == "entrance" else sink, reason),
                 )
             )
+
+    def _once(self, name: str, ask: Callable[[], T]) -> T:
+        rounds = self._rounds()
+        known = self._answers.get(name)
+        if known is None or known[0] != rounds or self._problem():
+            known = self._answers[name] = (rounds, ask())
+        answer: T = known[1]
+        return answer
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

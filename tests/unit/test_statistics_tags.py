@@ -197,6 +197,7 @@ def test_states_are_counted_over_all_tags(journal: Journal, clock: ManualClock) 
     none = dict.fromkeys(STATES, 0)
     assert statistics.tags.by_state(clock.now_us()) == (2, none | {"ahead": 1, "behind": 1})
     clock.pass_(31)
+    catch_up(statistics)
     _, counts = statistics.tags.by_state(clock.now_us())
     assert counts["stale"] == 2
     _, found = statistics.tags.page(Wanted(state="ahead"), clock.now_us())
