@@ -127,12 +127,9 @@ class Collector:
 
     def _require_room(self) -> None:
         stat = os.statvfs(self.path.parent)
-        free = stat.f_bavail * stat.f_frsize
-        if free < MIN_FREE_BYTES:
-            raise NoRoom(
-                f"the journal's disk has {free // 1024**2} MiB left, and they begin at "
-                f"{MIN_FREE_BYTES // 1024**2} MiB: make room there"
-            )
+        if stat.f_bavail * stat.f_frsize < MIN_FREE_BYTES:
+            least = MIN_FREE_BYTES // 1024**2
+            raise NoRoom(f"less than {least} MiB are left on the journal's disk: make room there")
 
     def _give_up(self, why: str) -> None:
         """The file goes, for its room is the journal's; from the start, after a while."""

@@ -62,10 +62,9 @@ class StatisticsFile:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._db.execute("PRAGMA temp_store = MEMORY")
-        self._db.executescript(
-            f"BEGIN; {schema.SCHEMA} {schema.LETTERS.format(table='letters')} COMMIT;"
-        )
-        self._db.executescript(schema.LETTERS.format(table="temp.recounted"))
+        self._db.executescript(f"BEGIN; {schema.SCHEMA} COMMIT;")
+        for table in ("main.letters", "temp.recounted"):
+            self._db.execute(schema.LETTERS.format(table=table))
         self._db.execute("ATTACH ? AS journal", (f"{journal.absolute().as_uri()}?mode=ro",))
 
     def first_entry(self) -> int | None:

@@ -244,6 +244,19 @@ def test_sites_come_in_the_order_that_is_asked_for(
     assert [site["site"] for site in shown["sites"]] == sites
 
 
+def test_a_sites_ordering_key_has_its_share_and_a_forecast(plant: Figures) -> None:
+    three_sites(plant)
+    for minute in range(6):
+        plant.keys = {"MOR": 400_000.0 + 10_000 * minute, "BAG": 1_100_000.0, "SIE": 5.0}
+        plant.look()
+        plant.clock.pass_(60)
+    sie, mor, bag = plant.get("/api/sites?sort=key")["sites"]
+    assert (mor["key_bytes_per_second"], mor["key_share"]) == (450_000.0, 0.45)
+    assert mor["key_seconds_until_limit"] == pytest.approx(55 * 60)
+    assert (sie["key_share"], sie["key_seconds_until_limit"]) == (0.000005, None)
+    assert (bag["key_share"], bag["key_seconds_until_limit"]) == (1.1, 0.0)
+
+
 # --- tags -----------------------------------------------------------------------------------------
 
 
