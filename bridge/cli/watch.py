@@ -133,6 +133,13 @@ class Watching:
         self._silent_since: str | None = None
         self.view = View()
 
+    def turned(self, key: str, room: int) -> int:
+        """Where the page begins to which a key turns."""
+        step = room if self._chosen.limit is None else self._chosen.limit
+        offset = self.view.offset + (step if key == "n" else -step)
+        total = (self.view.tags or {}).get("total", 0)
+        return self.view.offset if offset >= total else max(0, offset)
+
     def look(self, room: int, offset: int = 0) -> bool:
         """Renew `view`, with as many tags as there is room for unless a limit is given. Answers
         whether the bridge answered. Blocks for seconds at most."""
@@ -211,7 +218,7 @@ def _show(watching: Watching, interval: float, stop: threading.Event) -> None:
             if pressed == "q":
                 return
             if pressed in ("n", "p"):
-                offset = max(0, offset + (room if pressed == "n" else -room))
+                offset = watching.turned(pressed, room)
                 look_at = 0.0
 
 

@@ -99,13 +99,19 @@ def _tag(tag: Document) -> dict[str, str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.6g}"
+    if value is None:
+        return "–"
+    if value and not 1e-3 <= abs(value) < 1e9:
+        return f"{value:.4g}"
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
 def _seconds(value: float | None) -> str:
     """In the largest unit of which there are two."""
     if value is None:
         return "–"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if value >= 2 * size:
             return f"{value / size:.0f} {unit}"

@@ -22,6 +22,7 @@ REST = 3.0
 RETRY_SECONDS = 60.0
 FORGET_TAGS_SECONDS = 600.0
 RECOUNT_SECONDS = 60.0
+RECOUNT_ALWAYS_SECONDS = 600.0
 # The room is the journal's: with less than this left on the disk there are no figures of tags.
 MIN_FREE_BYTES = 64 * 1024**2
 
@@ -44,6 +45,7 @@ class Collector:
         self.path = path_beside(journal.path)
         self.problem: str | None = "they are being made"
         self.tags_left_out = 0
+        self.rounds = 0
 
     # --- from any thread --------------------------------------------------------------------------
 
@@ -89,6 +91,7 @@ class Collector:
             self._cursor = upto
         self._tidy(file, now)
         self.problem = None
+        self.rounds += 1
         if upto < last:
             return max(0.02, REST * (time.perf_counter() - started))
         self._complete_at = now
@@ -112,22 +115,21 @@ class Collector:
 
     def _count_letters(self, file: StatisticsFile, now: float) -> None:
         stored = self._journal.letter_bytes
-        if stored < self._letter_bytes and now - self._recounted_at >= RECOUNT_SECONDS:
-            # Some were purged, replayed or only passed through.
+        age = now - self._recounted_at
+        # Some were purged, replayed or only passed through; or as many came as went.
+        shrunk = stored < self._letter_bytes
+        if age >= RECOUNT_ALWAYS_SECONDS or (shrunk and age >= RECOUNT_SECONDS):
+            self._letters_upto, self._letter_bytes = file.recount_letters(), stored
             self._recounted_at = now
-            file.forget_letters()
-            self._letters_upto, self._letter_bytes = 0, stored
+            return
         self._letters_upto = file.take_letters(self._letters_upto)
         self._letter_bytes = max(self._letter_bytes, stored)
 
     def _require_room(self) -> None:
         stat = os.statvfs(self.path.parent)
-        free = stat.f_bavail * stat.f_frsize
-        if free < MIN_FREE_BYTES:
-            raise NoRoom(
-                f"the journal's disk has {free // 1024**2} MiB left, and they begin at "
-                f"{MIN_FREE_BYTES // 1024**2} MiB: make room there"
-            )
+        if stat.f_bavail * stat.f_frsize < MIN_FREE_BYTES:
+            least = MIN_FREE_BYTES // 1024**2
+            raise NoRoom(f"less than {least} MiB are left on the journal's disk: make room there")
 
     def _give_up(self, why: str) -> None:
         """The file goes, for its room is the journal's; from the start, after a while."""

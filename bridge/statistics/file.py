@@ -9,9 +9,7 @@ from pathlib import Path
 
 from bridge.statistics import schema
 from bridge.statistics.rules import (
-    BUCKET_US,
     FORGET_US,
-    KEPT_BUCKETS,
     KEPT_MINUTES,
     MAX_TAGS,
     MINUTE_US,
@@ -21,8 +19,10 @@ CACHE_KIB = 8 * 1024
 BUSY_SECONDS = 1.0
 FUTURE_MINUTES = 5
 
+LETTERS_AT_ONCE = 10_000
+
 _ADD_LETTERS = """
-INSERT INTO main.letters
+INSERT INTO {table}
 SELECT site, reason, coalesce(sink, ''), count(*) FROM journal.dead_letters
 WHERE id > :after AND id <= :upto GROUP BY 1, 2, 3
 ON CONFLICT DO UPDATE SET count = count + excluded.count"""
@@ -63,6 +63,8 @@ class StatisticsFile:
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.executescript(f"BEGIN; {schema.SCHEMA} COMMIT;")
+        for table in ("main.letters", "temp.recounted"):
+            self._db.execute(schema.LETTERS.format(table=table))
         self._db.execute("ATTACH ? AS journal", (f"{journal.absolute().as_uri()}?mode=ro",))
 
     def first_entry(self) -> int | None:
@@ -82,24 +84,31 @@ class StatisticsFile:
 
     def take_letters(self, after: int) -> int:
         """Count the dead letters after number `after`. Answers up to which."""
-        upto = self._one("SELECT max(id) FROM journal.dead_letters") or 0
-        if upto > after:
-            self._db.execute(_ADD_LETTERS, {"after": after, "upto": upto})
-        return max(after, upto)
+        return self._count_letters("main.letters", after)
 
-    def forget_letters(self) -> None:
-        """To count them all again."""
-        self._db.execute("DELETE FROM main.letters")
+    def recount_letters(self) -> int:
+        """Count all dead letters anew; until that is done, the old counts stand."""
+        self._db.execute("DELETE FROM temp.recounted")
+        upto = self._count_letters("temp.recounted", 0)
+        self._db.executescript(
+            "BEGIN; DELETE FROM main.letters;"
+            "INSERT INTO main.letters SELECT * FROM temp.recounted; COMMIT;"
+        )
+        return upto
+
+    def _count_letters(self, table: str, after: int) -> int:
+        last = self._one("SELECT max(id) FROM journal.dead_letters") or 0
+        while after < last:
+            span = {"after": after, "upto": min(last, after + LETTERS_AT_ONCE)}
+            self._db.execute(_ADD_LETTERS.format(table=table), span)
+            after = span["upto"]
+        return after
 
     def forget(self, now_us: int) -> None:
         """Let go of what is too old; also of what the clock, as it was, put into the future."""
-        minute, bucket = now_us // MINUTE_US, now_us // BUCKET_US
-        for table, column, first, last in (
-            ("minutes", "minute", minute - KEPT_MINUTES, minute + FUTURE_MINUTES),
-            ("buckets", "bucket", bucket - KEPT_BUCKETS, bucket + FUTURE_MINUTES * 4),
-        ):
-            self._db.execute(f"DELETE FROM main.{table} WHERE {column} < ?", (first,))
-            self._db.execute(f"DELETE FROM main.{table} WHERE {column} > ?", (last,))
+        minute = now_us // MINUTE_US
+        self._db.execute("DELETE FROM main.minutes WHERE minute < ?", (minute - KEPT_MINUTES,))
+        self._db.execute("DELETE FROM main.minutes WHERE minute > ?", (minute + FUTURE_MINUTES,))
 
     def forget_tags(self, now_us: int) -> None:
         """Let go of tags that nothing was heard of for long."""

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 SECOND_US = 1_000_000
 
-# Averages. A bucket is open until the tag's next reading falls into another one.
-BUCKET_SECONDS = 15
-BUCKET_US = BUCKET_SECONDS * SECOND_US
+# Averages: of the open half minute and the two before it, and of minutes.
+HALF_US = 30 * SECOND_US
 MINUTE_US = 60 * SECOND_US
-BUCKETS_A_MINUTE = MINUTE_US // BUCKET_US
-KEPT_BUCKETS = BUCKETS_A_MINUTE + 2
 KEPT_MINUTES = 35
 SPARK_MINUTES = 30
 

@@ -73,6 +73,9 @@ class Sampler:
             except JournalError as error:
                 # Who needs the journal says it louder.
                 log.debug("no sample was taken: %s", error)
+            except Exception:
+                # A fault in here is none of the readings' business.
+                log.exception("no sample was taken")
 
     def stop(self) -> None:
         self._stop.set()

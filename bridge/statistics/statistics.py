@@ -23,7 +23,9 @@ class Statistics:
         self._journal = journal
         self.collector = Collector(journal, clock)
         self.samples = Sampler(journal, state, clock)
-        self.tags = Tags(self.collector.path, lambda: self.collector.problem)
+        self.tags = Tags(
+            self.collector.path, lambda: self.collector.problem, lambda: self.collector.rounds
+        )
         self.run_tags = self.collector.run
         self.run_samples = self.samples.run
         self.started_us = clock.now_us()

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bridge.statistics.rules import (
-    BUCKET_US,
-    BUCKETS_A_MINUTE,
+    HALF_US,
     KEPT_MINUTES,
     MINUTE_US,
     STATES,
 )
 
 BUSY_SECONDS = 0.25
+MAX_SITES = 10_000  # the ledger has no more
 ORDERS = {
     "tag": "site {0}, pi_tag {0}",
     "age": "received_us {1}, site, pi_tag",
@@ -32,12 +32,21 @@ _COLUMNS = (
     *("id", "site", "pi_tag", "value", "event_us", "received_us", "readings"),
     *("since_us", "interval_us", "offset_us"),
 )
-_ROW = f"SELECT {', '.join((*_COLUMNS, *STATES.values()))} FROM tags WHERE id = :id"
+_FIELDS = (*_COLUMNS[1:], "average_1m")
+# Of the two half minutes before now, and of the one that now is.
+_LAST_MINUTE = """
+    (iif(:half - half <= 2, total0, 0) + iif(:half - half <= 1, total1, 0)
+        + iif(:half - half <= 0, total2, 0))
+    / nullif(iif(:half - half <= 2, count0, 0) + iif(:half - half <= 1, count1, 0)
+        + iif(:half - half <= 0, count2, 0), 0)"""
+_ROW = f"SELECT {', '.join((*_COLUMNS, _LAST_MINUTE, *STATES.values()))} FROM tags WHERE id = :id"
 # Of the last five minutes: only made where it is asked for.
 _WITH_AVERAGE = """tags LEFT JOIN (
     SELECT tag, sum(total) / sum(count) AS average FROM all_minutes
     WHERE minute BETWEEN :minute - 5 AND :minute GROUP BY tag
 ) ON tag = id"""
+
+T = TypeVar("T")
 
 
 class Wanted(NamedTuple):
@@ -73,8 +82,8 @@ def average(minutes: Sequence[Minute]) -> float | None:
 
 @dataclass
 class Tag:
-    """One tag, now. average_1m: of the values received in the last 60 to 75 seconds, whole buckets
-    with the open one. minutes: up to 35, oldest first; those without a reading are left out."""
+    """One tag, now. average_1m: of the values received in the last 60 to 90 seconds; None without
+    any. minutes: up to 35, oldest first; those without a reading are left out."""
 
     site: str
     pi_tag: str
@@ -85,8 +94,8 @@ class Tag:
     since_us: int
     interval_us: float
     offset_us: float
+    average_1m: float | None
     states: list[str]
-    average_1m: float | None = None
     minutes: list[Minute] = field(default_factory=list)
 
 
@@ -96,11 +105,16 @@ class NoFigures(Exception):
 
 class Tags:
     """Every call raises NoFigures where the file is not there, damaged or busy. problem: why it is
-    known not to be there, in words; None when it is."""
+    known not to be there, in words; None when it is. rounds: a number that is another one after the
+    file was brought up to date: what takes all tags to answer is asked once a round."""
 
-    def __init__(self, path: Path, problem: Callable[[], str | None]) -> None:
+    def __init__(
+        self, path: Path, problem: Callable[[], str | None], rounds: Callable[[], int]
+    ) -> None:
         self._path = path
         self._problem = problem
+        self._rounds = rounds
+        self._answers: dict[str, tuple[int, Any]] = {}
 
     # --- tags -------------------------------------------------------------------------------------
 
@@ -121,7 +135,10 @@ class Tags:
             return None if row is None else _tags(db, [row[0]], now_us)[row[0]]
 
     def by_state(self, now_us: int) -> tuple[int, dict[str, int]]:
-        """How many tags there are, and in each state."""
+        """How many tags there are, and in each state, as of the latest round."""
+        return self._once("states", lambda: self._by_state(now_us))
+
+    def _by_state(self, now_us: int) -> tuple[int, dict[str, int]]:
         sums = ", ".join(f"total({condition})" for condition in STATES.values())
         with self._open() as db:
             total, *counts = db.execute(
@@ -132,9 +149,13 @@ class Tags:
     # --- sites ------------------------------------------------------------------------------------
 
     def last_received(self) -> dict[str, int]:
-        """When each site's last reading came. Of at most as many sites as tags are kept."""
+        """When each site's last reading came, as of the latest round; of some 10,000 sites."""
+        return self._once("sites", self._last_received)
+
+    def _last_received(self) -> dict[str, int]:
+        query = f"SELECT site, max(received_us) FROM tags GROUP BY site LIMIT {MAX_SITES}"
         with self._open() as db:
-            return dict(db.execute("SELECT site, max(received_us) FROM tags GROUP BY site"))
+            return dict(db.execute(query))
 
     # --- dead letters -----------------------------------------------------------------------------
 
@@ -162,6 +183,14 @@ class Tags:
                     (site, "" if sink == "entrance" else sink, reason),
                 )
             )
+
+    def _once(self, name: str, ask: Callable[[], T]) -> T:
+        rounds = self._rounds()
+        known = self._answers.get(name)
+        if known is None or known[0] != rounds or self._problem():
+            known = self._answers[name] = (rounds, ask())
+        answer: T = known[1]
+        return answer
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -203,19 +232,13 @@ def _tags(db: sqlite3.Connection, ids: Sequence[int], now_us: int) -> dict[int, 
     """The rows of these ids with their averages and minutes."""
     found = {}
     for id in ids:
-        row = db.execute(_ROW, {"id": id, "now": now_us}).fetchone()
-        states = [name for name, is_so in zip(STATES, row[len(_COLUMNS) :], strict=True) if is_so]
-        tag = Tag(**dict(zip(_COLUMNS[1:], row[1:], strict=False)), states=states)
-        tag.average_1m = _last_minute(db, id, now_us)
+        values = {"id": id, "now": now_us, "half": now_us // HALF_US}
+        _, *own = db.execute(_ROW, values).fetchone()
+        states = [name for name, is_so in zip(STATES, own[-len(STATES) :], strict=True) if is_so]
+        tag = Tag(**dict(zip(_FIELDS, own, strict=False)), states=states)
         tag.minutes = _minutes(db, id, now_us)
         found[id] = tag
     return found
-
-
-def _last_minute(db: sqlite3.Connection, id: int, now_us: int) -> float | None:
-    values = {"id": id, "last": now_us // BUCKET_US}
-    average: float | None = db.execute(_LAST_MINUTE, values).fetchone()[0]
-    return average
 
 
 def _minutes(db: sqlite3.Connection, id: int, now_us: int) -> list[Minute]:
@@ -228,9 +251,6 @@ def _back(count: int) -> str:
 
 
 # Named one by one, each is a look-up: the tables are sorted by time first.
-_LAST_MINUTE = f"""
-SELECT sum(total) / sum(count) FROM all_buckets
-WHERE tag = :id AND bucket IN ({_back(BUCKETS_A_MINUTE + 1)})"""
 _MINUTES = f"""
 SELECT minute, sum(count), sum(total), min(low), max(high), sum(late)
 FROM all_minutes WHERE tag = :id AND minute IN ({_back(KEPT_MINUTES)})

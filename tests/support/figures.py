@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,23 @@ from tests.support.daemon import FakeDaemon, calm_state, sink_state
 from tests.support.journals import SINKS, Limits, opened
 
 
+@dataclass(frozen=True)
+class Keyed(SinkState):
+    """A sink that knows what its ordering keys take."""
+
+    key_usage: Mapping[str, float] = field(default_factory=dict)
+
+
 class Figures:
     """`look` is what the daemon's two threads do by themselves. `trouble`: changes of the sinks'
-    states, by name; `state`: of the daemon's."""
+    states, by name; `changes`: of the daemon's; `keys`: bytes per second by ordering key."""
 
     def __init__(self, journal: Journal, clock: ManualClock) -> None:
         self.journal = journal
         self.clock = clock
         self.trouble: dict[str, dict[str, Any]] = {}
         self.changes: dict[str, Any] = {}
+        self.keys: dict[str, float] = {}
         self.daemon = FakeDaemon()
         self.statistics = Statistics(journal, self._state, clock)
 
@@ -63,7 +72,9 @@ class Figures:
         oldest = self.journal.oldest_pending_us(name)
         age = 0.0 if oldest is None else (self.clock.now_us() - oldest) / 1e6
         own = {"pending": self.journal.pending(name), "oldest_pending_seconds": age}
-        return sink_state(name, **own | self.trouble.get(name, {}))
+        plain = sink_state(name, **own | self.trouble.get(name, {}))
+        keys = self.keys if name == "pubsub" else {}
+        return Keyed(**vars(plain) | {"key_usage": keys})
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bridge.reading import Reading
 
 MINUTE_US = 60_000_000
-BUCKET_US = 15_000_000
+HALF_US = 30_000_000
 
 
 @dataclass
@@ -26,13 +26,13 @@ class Expected:
     same: int = 1
     late_us: int = 0
     minutes: dict[int, list[float]] = field(default_factory=dict)
-    buckets: dict[int, list[float]] = field(default_factory=dict)
+    halves: dict[int, list[float]] = field(default_factory=dict)
     late: dict[int, int] = field(default_factory=dict)
 
     def keep(self, reading: Reading, late: bool) -> None:
         minute = reading.received_us // MINUTE_US
         self.minutes.setdefault(minute, []).append(reading.value)
-        self.buckets.setdefault(reading.received_us // BUCKET_US, []).append(reading.value)
+        self.halves.setdefault(reading.received_us // HALF_US, []).append(reading.value)
         self.late[minute] = self.late.get(minute, 0) + late
 
     def take(self, reading: Reading) -> None:

@@ -186,6 +186,23 @@ def test_what_is_older_than_35_minutes_goes_and_a_tag_after_a_day(
     assert shown(statistics, clock) == []
 
 
+def test_letters_that_came_while_as_many_went_are_counted_anew_in_the_end(
+    journal: Journal, clock: ManualClock
+) -> None:
+    journal.append([], [rejection(), rejection()])
+    statistics = collected(journal, clock)
+    with closing(sqlite3.connect(journal.path)) as db:
+        db.execute("DELETE FROM dead_letters WHERE id = 1")
+        db.commit()
+    journal.append([], [rejection(b"\xff"), rejection(b"\xff")])
+    journal.maintain()
+    catch_up(statistics)
+    assert sum(statistics.tags.reasons().values()) == 4
+    clock.pass_(collector_module.RECOUNT_ALWAYS_SECONDS)
+    catch_up(statistics)
+    assert statistics.tags.reasons() == {"payload_not_json": 1, "payload_not_utf8": 2}
+
+
 def test_dead_letters_are_counted_by_site_and_reason_and_anew_after_a_purge(
     journal: Journal, clock: ManualClock
 ) -> None:

@@ -21,7 +21,7 @@ from tests.support.clock import START_US, ManualClock
 from tests.support.daemon import calm_state
 from tests.support.journals import opened
 from tests.support.readings import reading
-from tests.support.tag_oracle import BUCKET_US, MINUTE_US, Expected, expected
+from tests.support.tag_oracle import HALF_US, MINUTE_US, Expected, expected
 
 SECOND_US = 1_000_000
 
@@ -112,8 +112,8 @@ def require_same(found: Tag, wanted: Expected, now_us: int) -> None:
         assert minute.total == pytest.approx(sum(values))
         assert (minute.low, minute.high) == (min(values), max(values))
         assert minute.late == wanted.late[minute.minute]
-    newest = now_us // BUCKET_US
-    recent = [v for bucket, vs in wanted.buckets.items() if bucket >= newest - 4 for v in vs]
+    newest = now_us // HALF_US
+    recent = [v for half, vs in wanted.halves.items() if half >= newest - 2 for v in vs]
     average = sum(recent) / len(recent) if recent else None
     assert found.average_1m == (None if average is None else pytest.approx(average))
 
@@ -197,6 +197,7 @@ def test_states_are_counted_over_all_tags(journal: Journal, clock: ManualClock) 
     none = dict.fromkeys(STATES, 0)
     assert statistics.tags.by_state(clock.now_us()) == (2, none | {"ahead": 1, "behind": 1})
     clock.pass_(31)
+    catch_up(statistics)
     _, counts = statistics.tags.by_state(clock.now_us())
     assert counts["stale"] == 2
     _, found = statistics.tags.page(Wanted(state="ahead"), clock.now_us())

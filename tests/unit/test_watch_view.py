@@ -68,9 +68,9 @@ def test_a_block_of_lines_has_everything_and_nothing_for_a_terminal() -> None:
         "2026-11-21T15:00:00.000000Z PRD ✗ something is wrong; received 1,234.5/s, journal 25.0% "
         "full, lasts 25 h without sinks, dead letters 3, sites 2, tags –",
         "  wrong: bigquery needs an operator (since 2026-11-21T14:00:00Z). Run provision.",
-        "  sink bigquery, settled/s 0, backlog 12,000, oldest 62 min, p50 0.01 s, p99 –, "
+        "  sink bigquery, settled/s 0, backlog 12,000, oldest 62 min, p50 12 ms, p99 –, "
         "error no table",
-        "  tag MOR/SX1-\\x1b[31mFLOW, last 12.25, 1 min 12.5, 5 min –, 30 min 1.23457e+06, "
+        "  tag MOR/SX1-\\x1b[31mFLOW, last 12.25, 1 min 12.5, 5 min –, 30 min 1,234,567.8, "
         "count 30, age 2.00 s, state stale behind",
     ]
     assert all(line.isprintable() for line in block)
@@ -108,3 +108,12 @@ def test_the_screen_is_no_higher_than_the_terminal(height: int) -> None:
 def test_a_narrow_terminal_still_shows_one_line_a_tag() -> None:
     shown = drawn(View(OVERVIEW, {"total": 2, "tags": [TAG, TAG]}), width=60)
     assert sum("MOR" in line for line in shown.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0"), (-0.5, "-0.5"), (1e-7, "1e-07"), (12345.6789, "12,345.679"), (2.5e12, "2.5e+12")],
+)
+def test_values_are_short_and_never_rounded_to_nothing(value: float, shown: str) -> None:
+    block = list(lines(View(OVERVIEW, {"total": 1, "tags": [TAG | {"last_value": value}]})))
+    assert f"last {shown}," in block[-1]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -156,7 +158,12 @@ def test_dead_letters_are_a_finding_until_somebody_has_dealt_with_them(plant: Fi
     shown = plant.get("/api/overview")
     assert shown["dead_letters_total"] == 2
     assert [finding["level"] for finding in shown["findings"]] == ["attention"]
-    plant.statistics.collector._file.forget_letters()  # type: ignore[union-attr]
+    with closing(sqlite3.connect(plant.journal.path)) as db:
+        db.execute("DELETE FROM dead_letters")
+        db.commit()
+    plant.journal.maintain()
+    plant.clock.pass_(collector.RECOUNT_SECONDS)
+    plant.look()
     shown = plant.get("/api/overview")
     assert (shown["dead_letters_total"], shown["verdict"]) == (0, "ok")
 
@@ -235,6 +242,19 @@ def test_sites_come_in_the_order_that_is_asked_for(
     shown = plant.get(f"/api/sites?{query}")
     assert shown["total"] == 3
     assert [site["site"] for site in shown["sites"]] == sites
+
+
+def test_a_sites_ordering_key_has_its_share_and_a_forecast(plant: Figures) -> None:
+    three_sites(plant)
+    for minute in range(6):
+        plant.keys = {"MOR": 400_000.0 + 10_000 * minute, "BAG": 1_100_000.0, "SIE": 5.0}
+        plant.look()
+        plant.clock.pass_(60)
+    sie, mor, bag = plant.get("/api/sites?sort=key")["sites"]
+    assert (mor["key_bytes_per_second"], mor["key_share"]) == (450_000.0, 0.45)
+    assert mor["key_seconds_until_limit"] == pytest.approx(55 * 60)
+    assert (sie["key_share"], sie["key_seconds_until_limit"]) == (0.000005, None)
+    assert (bag["key_share"], bag["key_seconds_until_limit"]) == (1.1, 0.0)
 
 
 # --- tags -----------------------------------------------------------------------------------------
