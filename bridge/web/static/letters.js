@@ -21,7 +21,7 @@ const WORDS = {
 
 const COLUMNS = [
   { label: "Received", cell: ({ id, received_at: at }) => el("a", { href: here({ id }) }, when(at)) },
-  { label: "Reason", cell: ({ reason }) => reason, words: true },
+  { label: "Reason", cell: ({ reason }) => WORDS[reason] ?? reason, words: true },
   { label: "Detail", cell: ({ detail }) => detail, words: true },
   { label: "Site", cell: ({ site }) => siteName(site), words: true },
   { label: "Refused by", cell: ({ sink }) => sink ?? "the bridge", words: true },
