@@ -236,22 +236,20 @@ def _tags(db: sqlite3.Connection, ids: Sequence[int], now_us: int) -> dict[int, 
         _, *own = db.execute(_ROW, values).fetchone()
         states = [name for name, is_so in zip(STATES, own[-len(STATES) :], strict=True) if is_so]
         tag = Tag(**dict(zip(_FIELDS, own, strict=False)), states=states)
-        tag.minutes = _minutes(db, id, now_us)
         found[id] = tag
+    for id, *minute in db.execute(_minutes_of(ids), {"last": now_us // MINUTE_US}):
+        found[id].minutes.append(Minute(*minute))
     return found
 
 
-def _minutes(db: sqlite3.Connection, id: int, now_us: int) -> list[Minute]:
-    values = {"id": id, "last": now_us // MINUTE_US}
-    return [Minute(*row) for row in db.execute(_MINUTES, values)]
+def _minutes_of(ids: Sequence[int]) -> str:
+    """Each minute and each tag is a look-up, and of one minute in the order in which they lie."""
+    named = ", ".join(map(str, sorted(ids)))
+    return f"""
+        SELECT tag, minute, sum(count), sum(total), min(low), max(high), sum(late)
+        FROM all_minutes WHERE minute IN ({_back(KEPT_MINUTES)}) AND tag IN ({named})
+        GROUP BY tag, minute ORDER BY tag, minute"""
 
 
 def _back(count: int) -> str:
     return ", ".join(f":last - {number}" for number in range(count))
-
-
-# Named one by one, each is a look-up: the tables are sorted by time first.
-_MINUTES = f"""
-SELECT minute, sum(count), sum(total), min(low), max(high), sum(late)
-FROM all_minutes WHERE tag = :id AND minute IN ({_back(KEPT_MINUTES)})
-GROUP BY minute ORDER BY minute"""
