@@ -28,6 +28,11 @@ from tests.support.plant import Plant, plant
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "docs" / "screenshots"
 WINDOW = {"width": 1280, "height": 1300}
+FORMS: dict[str, dict[str, Any]] = {
+    "": {"viewport": WINDOW},
+    "-dark": {"viewport": WINDOW, "color_scheme": "dark"},
+    "-phone": {"viewport": PHONE},
+}
 SITES = "MOR,BAG,SIE,CHI,SAF"
 
 
@@ -43,15 +48,12 @@ def simulating(made: Plant, *options: str) -> Iterator[None]:
         program.stop(30)
 
 
-def photograph(browser: Browser, url: str, name: str, view: str, banner: str) -> None:
-    """In light, in dark and on a phone; waits until the banner says so."""
-    forms: dict[str, dict[str, Any]] = {
-        "": {"viewport": WINDOW},
-        "-dark": {"viewport": WINDOW, "color_scheme": "dark"},
-        "-phone": {"viewport": PHONE},
-    }
-    for suffix, options in forms.items():
-        with Visit(browser, url, **options) as visit:
+def photograph(
+    browser: Browser, url: str, name: str, view: str, banner: str, *further: str
+) -> None:
+    """In light, and in further forms; waits until the banner says so."""
+    for suffix in ("", *further):
+        with Visit(browser, url, **FORMS[suffix]) as visit:
             page = visit.go(view)
             expect(page.get_by_role("status")).to_contain_text(banner)
             page.wait_for_timeout(1_000)  # the charts
@@ -79,12 +81,12 @@ def main() -> None:
         url = f"http://127.0.0.1:{bridge.port}/"
         with simulating(made):
             time.sleep(seconds)
-            photograph(browser, url, "all-well", "overview", "✓")
+            photograph(browser, url, "all-well", "overview", "✓", "-phone")
             photograph(browser, url, "tag", first_tag(bridge), "✓")
             fault = Fault("pubsub.Publish", status="NOT_FOUND", times=None)
             made.services.faults.add(fault)
             time.sleep(seconds)
-            photograph(browser, url, "sink-away", "overview", "✗")
+            photograph(browser, url, "sink-away", "overview", "✗", "-dark")
             made.services.faults.clear()
         with simulating(made, "--junk", "5"):
             time.sleep(seconds)

@@ -466,7 +466,7 @@ def test_a_crowd_of_requests_fills_no_log(daemon: FakeDaemon) -> None:
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-    assert stream.getvalue() == ""
+    assert "Task queue depth" not in stream.getvalue()
 
 
 def test_a_broken_answer_breaks_one_connection_only() -> None:
