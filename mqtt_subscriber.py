@@ -21,6 +21,7 @@ def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
     from bridge.journal import Journal
     from bridge.secrets import http_token
     from bridge.service import Service, Stopping
+    from bridge.web.api import Source
     from bridge.web.app import create_app
     from bridge.web.server import HttpServer
 
@@ -39,7 +40,8 @@ def run_daemon(settings: Settings, accept_destination_change: bool) -> int:
         clock,
         handoff,
     )
-    app = create_app(service, token=token, local=settings.local, clock=clock)
+    source = Source(service, service.statistics, settings.app_env, clock)
+    app = create_app(service, token=token, local=settings.local, source=source)
     return service.run(HttpServer(app, settings.listen_host, settings.port, service.beat))
 
 

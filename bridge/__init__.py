@@ -6,7 +6,8 @@
 
 One direction, two acknowledgements: the broker is acknowledged when the journal's commit is on
 disk, and the journal is settled, per sink, when the service has confirmed. Everything works on
-whole batches. Health, metrics and ledger look on from the side (`snapshot`, `web`).
+whole batches. Health, metrics, ledger and statistics look on from the side (`snapshot`,
+`statistics`, `web`).
 
 To follow a reading: `subscriber` → `intake` → `reading` (`parsing`) → `journal` → `delivery`
 (`loading`, `lanes`) → `sinks`. `wiring` makes the parts, `service` starts and stops them.

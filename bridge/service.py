@@ -22,6 +22,7 @@ from bridge.handoff import Handoff
 from bridge.journal import Journal
 from bridge.reports import Reports
 from bridge.snapshot import Ledger, SinkState, State
+from bridge.statistics import Statistics
 from bridge.subscriber import Subscriber
 from bridge.watch import Watch
 
@@ -76,6 +77,7 @@ class Service:
         self._threads: dict[str, threading.Thread] = {}
         self._looked_at = clock.monotonic()
         self._reports = Reports(journal, [delivery.sink.name for delivery in deliveries], clock)
+        self.statistics = Statistics(journal, self.state, clock)
 
     # --- the main thread --------------------------------------------------------------------------
 
@@ -91,6 +93,8 @@ class Service:
         if self._forwarder is not None:
             self._start("dead-letters", self._forwarder.run)
         self._start("reports", self._reports.run)
+        self._start("statistics", self.statistics.run_tags)
+        self._start("samples", self.statistics.run_samples)
         self._start("subscriber", self._subscriber.run)
         while not self._signals and self._failure is None:
             self._sleep()
@@ -225,6 +229,7 @@ class Service:
     def _stop_delivery(self) -> None:
         at_once = self._signals > 1 or self._failure is not None
         self._reports.stop()
+        self.statistics.stop()
         for delivery in self._deliveries:
             delivery.stop()
         if self._forwarder is not None:

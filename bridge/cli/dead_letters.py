@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -20,7 +19,7 @@ from bridge.clock import SystemClock
 from bridge.errors import EXIT_FINDING, FatalError, JournalError
 from bridge.journal import letters, store
 from bridge.journal.letters import DeadLetter, Selection
-from bridge.sinks.letter_json import letter_fields
+from bridge.sinks.letter_json import hex_dump, letter_document
 from bridge.times import iso_us
 
 EXCERPT = 60
@@ -54,7 +53,7 @@ def list_letters(selection: Selection, limit: int, style: str) -> None:
     with _journal() as db:
         found = letters.select(db, selection, limit)
         if style == "json":
-            print_json([_document(letter) for letter in found])
+            print_json([letter_document(letter) for letter in found])
             return
         print_table(
             "Dead letters",
@@ -75,9 +74,9 @@ def show(ctx: click.Context, number: int, style: str) -> None:
         click.echo(f"there is no dead letter {number}; `dead-letters list` shows them", err=True)
         ctx.exit(EXIT_FINDING)
     if style == "json":
-        print_json(_document(letter))
+        print_json(letter_document(letter))
         return
-    for name, value in _document(letter).items():
+    for name, value in letter_document(letter).items():
         if name != "payload_base64":
             click.echo(f"{name + ':':15} {printable(str(value))}")
     kept = len(letter.payload)
@@ -124,7 +123,7 @@ def _write(found: Iterator[DeadLetter], output: Path) -> list[int]:
     try:
         with click.open_file(str(output), "wb") as file:
             for letter in found:
-                file.write(json_text(_document(letter)).encode() + b"\n")
+                file.write(json_text(letter_document(letter)).encode() + b"\n")
                 written.append(letter.id)
             file.flush()
             if str(output) != "-":
@@ -166,18 +165,6 @@ def _journal() -> Iterator[sqlite3.Connection]:
         db.close()
 
 
-def _document(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": letter.id,
-        **letter_fields(letter),
-        "event_id": letter.event_id.hex() if letter.event_id else None,
-        "site": letter.site,
-        "sha256": letter.sha256.hex(),
-        "replayed_at": None if letter.replayed_us is None else iso_us(letter.replayed_us),
-        "exported_at": None if letter.exported_us is None else iso_us(letter.exported_us),
-    }
-
-
 def _row(letter: DeadLetter) -> tuple[object, ...]:
     reason = letter.reason if letter.sink is None else f"{letter.reason} by {letter.sink}"
     excerpt = letter.payload[:EXCERPT].decode("utf-8", "backslashreplace")
@@ -203,11 +190,4 @@ def _readable(payload: bytes) -> str:
     try:
         return "\n".join(printable(line) for line in payload.decode("utf-8").split("\n"))
     except UnicodeDecodeError:
-        return "\n".join(_dump(payload))
-
-
-def _dump(payload: bytes) -> Iterator[str]:
-    for start in range(0, len(payload), 16):
-        row = payload[start : start + 16]
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        yield f"{start:08x}  {row.hex(' '):47}  {text}"
+        return "\n".join(hex_dump(payload))

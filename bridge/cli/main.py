@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import click
 
 from bridge.errors import EXIT_FATAL, BridgeError
+from bridge.version import VERSION
 
-VERSION = "0.1.0"
 DEFAULT_COMMAND = "run"
+
+__all__ = ["COMMANDS", "VERSION", "Commands", "cli", "main"]
 
 
 class Entry(NamedTuple):
@@ -32,6 +34,7 @@ COMMANDS = (
     Entry("provision", "bridge.cli.provision", "Create what is missing in Google Cloud."),
     Entry("simulate", "bridge.cli.simulate", "Publish plausible or recorded readings to MQTT."),
     Entry("demo", "bridge.cli.demo", "Try the whole pipeline on this machine, with proof."),
+    Entry("watch", "bridge.cli.watch", "Watch a running bridge in the terminal."),
     Entry("audit", "bridge.cli.audit", "Compare the ledger with BigQuery, day by day."),
     Entry("replay", "bridge.cli.replay", "Send readings in the journal to a sink again."),
     Entry("dead-letters", "bridge.cli.dead_letters", "Look at refused messages, and replay them."),

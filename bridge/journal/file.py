@@ -331,6 +331,21 @@ class JournalFile:
         return self._space.used
 
     @property
+    def live_bytes(self) -> int:
+        """As `used_bytes`, without the log."""
+        return self._space.live
+
+    @property
+    def letter_bytes(self) -> int:
+        """Of the dead letters, by the measure of their limit."""
+        return self._letter_bytes
+
+    @property
+    def held_entries(self) -> int:
+        """Numbers between the oldest entry and the newest, both included."""
+        return self._last_seq - self._first_entry + 1
+
+    @property
     def ceiling_bytes(self) -> int:
         return self._space.ceiling
 

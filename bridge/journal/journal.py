@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -327,6 +328,16 @@ class Journal(SinkSide):
     def sites(self) -> dict[str, SiteCounts]:
         with self._lock:
             return self._counts.sites()
+
+    def received_by_site(self) -> array[int]:
+        """In the order of `sites`."""
+        with self._lock:
+            return self._counts.received()
+
+    def settled(self, sink: str) -> int:
+        """Readings settled for this sink since the journal began."""
+        with self._lock:
+            return self._counts.settled(sink)
 
     def rejected_by_reason(self) -> dict[str, int]:
         with self._lock:

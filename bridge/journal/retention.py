@@ -82,6 +82,7 @@ class Space:
         self._disk_bytes: int | None = None  # what the file had when the disk was full
         self.ceiling = max_bytes
         self.used = 0
+        self.live = 0
         self.full = False
         self.full_of_log = False  # nothing but the log keeps it full
         self.pressed = False
@@ -93,7 +94,7 @@ class Space:
             live = pages - int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
         except sqlite3.Error:
             return  # what was committed stays committed: the next measurement will tell
-        self.used = live * self._page
+        self.used = self.live = live * self._page
         if self._disk_bytes is not None:
             # The log has the room of the reserve, and is used from its start again and again.
             self.ceiling = max(1, min(self._max_bytes, self._disk_bytes))

@@ -5,7 +5,8 @@
 | `/livez`, `/readyz` | 200 or 503; everybody gets the word, those who may see get the reason |
 | `/metrics` | Prometheus text |
 | `/ledger` | the ledger as JSON |
-| `/` | the operators' page |
+| `/api/…` | the figures of the operators' page and of `watch` as JSON: `docs/api.md` |
+| `/` | the operators' page, and below `/static/` what it is made of |
 
 Whoever may not see gets 401 for everything else, unknown paths included: what exists here is
 nobody's business either.
@@ -13,8 +14,6 @@ nobody's business either.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -22,45 +21,56 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, render_template, request
-from markupsafe import Markup
+import orjson
+from flask import Flask, Response, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
-from bridge.clock import Clock, SystemClock
 from bridge.snapshot import Daemon
-from bridge.times import iso_us
-from bridge.web import metrics
-from bridge.web import page as pages
+from bridge.web import api, api_letters, api_tags, metrics
 from bridge.web.access import Caller, may_see
 from bridge.web.health import Health, live, ready
 from bridge.web.ledger import ledger_document
+from bridge.web.parameters import Parameters, Refused
 
 log = logging.getLogger(__name__)
 
 HEALTH_PATHS = frozenset({"/livez", "/readyz"})
-STYLE = Path(__file__).parent / "templates" / "page.css"
+STATIC = Path(__file__).parent / "static"
 CHALLENGES = ('Bearer realm="bridge"', 'Basic realm="bridge", charset="UTF-8"')
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 TokenSource = Callable[[], str | None]
 
 
 def create_app(
-    daemon: Daemon, *, token: TokenSource, local: bool, clock: Clock | None = None
+    daemon: Daemon,
+    *,
+    token: TokenSource,
+    local: bool,
+    source: api.Source | None = None,
 ) -> Flask:
     """The WSGI application for one daemon.
 
     token: asked at each request that needs it, so that a rotated token file counts at once; it
     may raise OSError or ValueError, and then nobody gets in by token.
     local: everybody may see everything.
+    source: what `/api` answers from; without one there is none.
     """
     app = Flask(__name__, static_folder=None)
     allowed = partial(_may_see, token=token, local=local)
-    style = STYLE.read_text(encoding="utf-8")
     _guard(app, allowed)
-    _harden(app, style)
+    _harden(app)
     _add_health(app, daemon, allowed)
     _add_figures(app, daemon)
-    _add_page(app, daemon, local, style, clock or SystemClock())
+    if source is not None:
+        _add_api(app, source)
+    _add_page(app)
     return app
 
 
@@ -100,18 +110,10 @@ def _guard(app: Flask, allowed: Callable[[], bool]) -> None:
     app.register_error_handler(HTTPException, explain)
 
 
-def _harden(app: Flask, style: str) -> None:
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    headers = {
-        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-    }
-
+def _harden(app: Flask) -> None:
     def add_headers(answer: Response) -> Response:
-        answer.headers.update(headers)
+        answer.headers.update(HEADERS)
+        answer.headers.setdefault("Cache-Control", "no-store")
         return answer
 
     app.after_request(add_headers)
@@ -142,27 +144,56 @@ def _add_figures(app: Flask, daemon: Daemon) -> None:
     _route(app, "/ledger", ledger)
 
 
-def _add_page(app: Flask, daemon: Daemon, local: bool, style: str, clock: Clock) -> None:
-    for function in (pages.count, pages.duration, pages.size, pages.when):
-        app.add_template_filter(function)
+def _add_api(app: Flask, source: api.Source) -> None:
+    """A document a path; what a function refuses becomes a status with its words."""
 
-    def overview() -> str:
-        shown = pages.page(daemon.state(), daemon.ledger(), daemon.stalled())
-        return render_template(
-            "page.html",
-            page=shown,
-            skips=any(sink.skipped for sink in shown.totals.sinks.values()),
-            local=local,
-            style=Markup(style),
-            now=iso_us(clock.now_us() // 1_000_000 * 1_000_000),
+    def answer(document: Callable[[Parameters], api.Document]) -> Callable[[], Response]:
+        return lambda: _document(document(Parameters(request.args)))
+
+    def letter(number: int) -> Response:
+        return _document(api_letters.letter(source, number))
+
+    def download() -> Response:
+        lines = api_letters.download(source, Parameters(request.args))
+        shown = {"Content-Disposition": 'attachment; filename="dead-letters.jsonl"'}
+        return Response(lines, content_type="application/x-ndjson", headers=shown)
+
+    def refused(error: Refused) -> Response:
+        return _json({"error": str(error)}, error.status)
+
+    _route(app, "/api/overview", answer(lambda _: api.overview(source)))
+    _route(app, "/api/sites", answer(partial(api.sites, source)))
+    _route(app, "/api/tags", answer(partial(api_tags.tags, source)))
+    _route(app, "/api/tag", answer(partial(api_tags.tag, source)))
+    _route(app, "/api/dead-letters", answer(partial(api_letters.letters, source)))
+    _route(app, "/api/dead-letters/<int:number>", letter)
+    _route(app, "/api/dead-letters.jsonl", download)
+    app.register_error_handler(Refused, refused)
+
+
+def _document(document: api.Document) -> Response:
+    return Response(orjson.dumps(document), 200, content_type="application/json")
+
+
+def _add_page(app: Flask) -> None:
+    def page() -> Response:
+        return Response(
+            (STATIC / "index.html").read_bytes(), content_type="text/html; charset=utf-8"
         )
 
-    _route(app, "/", overview)
+    def part(name: str) -> Response:
+        answer = send_from_directory(STATIC, name)
+        # Kept by the browser, which asks by its ETag: after an update all parts are of one version.
+        answer.headers["Cache-Control"] = "private, no-cache"
+        return answer
+
+    _route(app, "/", page)
+    _route(app, "/static/<path:name>", part)
 
 
-def _route(app: Flask, path: str, view: Callable[[], Response | str]) -> None:
+def _route(app: Flask, path: str, view: Callable[..., Response]) -> None:
     # Without Flask's own OPTIONS: every other method than GET and HEAD is answered by 405.
-    app.add_url_rule(path, view_func=view, methods=["GET"], provide_automatic_options=False)
+    app.add_url_rule(path, path, view, methods=["GET"], provide_automatic_options=False)
 
 
 def _health(health: Health) -> Response:

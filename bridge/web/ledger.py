@@ -53,15 +53,19 @@ def ledger_document(ledger: Ledger, sinks: Iterable[str]) -> dict[str, Any]:
     """What `/ledger` answers. `sinks`: the names of the running sinks, for the totals of a bridge
     that has seen nothing yet."""
     sites = folded(ledger.sites, MAX_SITES)
-    totals = summed(sites.values(), sinks)
     return {
         "balanced": ledger.balanced,
-        "sites": {site: _line(counts) for site, counts in sites.items()},
-        "totals": _line(totals) | {"taken": ledger.taken},
+        "sites": {site: line_document(counts) for site, counts in sites.items()},
+        "totals": totals_document(ledger, sinks) | {"taken": ledger.taken},
     }
 
 
-def _line(counts: SiteCounts) -> dict[str, Any]:
+def totals_document(ledger: Ledger, sinks: Iterable[str]) -> dict[str, Any]:
+    """The sum of all sites' lines."""
+    return line_document(summed(ledger.sites.values(), sinks))
+
+
+def line_document(counts: SiteCounts) -> dict[str, Any]:
     return {
         "received": counts.received,
         "accepted": counts.accepted,

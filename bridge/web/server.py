@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
+# That requests wait for a moment is nothing to report: a browser sends those of a page all at once.
+logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 THREADS = 4
 MAX_CONNECTIONS = 200

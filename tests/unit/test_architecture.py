@@ -45,10 +45,11 @@ SDKS = {
     "sqlite3": {
         *(
             f"bridge/journal/{name}.py"
-            for name in ("counts", "file", "handover", "journal", "letters", "orders")
+            for name in ("counts", "file", "handover", "journal", "letters", "letter_pages")
         ),
         *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
-        *(f"bridge/journal/{name}.py" for name in ("days", "account")),
+        *(f"bridge/journal/{name}.py" for name in ("days", "account", "orders")),
+        *(f"bridge/statistics/{name}.py" for name in ("collector", "file", "tags")),
         *(f"bridge/cli/{name}.py" for name in ("dead_letters", "dead_letters_acting", "ordering")),
         "bridge/cli/replay.py",
         "bridge/replay.py",
@@ -57,12 +58,12 @@ SDKS = {
 
 # A layer imports itself and those before it.
 LAYERS = [
-    {"errors", "clock", "times", "snapshot", "histogram", "parsing"},
+    {"errors", "clock", "times", "snapshot", "histogram", "parsing", "version"},
     {"environment", "reading", "log_output", "watch"},
     {"settings"},
     {"budget", "logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
     {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
-    {"loading", "subscriber", "audit"},
+    {"loading", "subscriber", "audit", "statistics"},
     {"delivery", "web", "replay"},
     {"service", "wiring"},
     {"cli"},
