@@ -13,12 +13,13 @@ from bridge.journal import letters, store
 from bridge.journal.letters import DeadLetter
 
 EXCERPT_BYTES = 200
-CHUNK = 16
+CHUNK = 64
+MOST = 2**63 - 1
 ENTRANCE = "entrance"
 _WHERE = (
     "(:reason IS NULL OR reason = :reason) AND (:site IS NULL OR site = :site) "
     f"AND (:sink IS NULL OR coalesce(sink, '{ENTRANCE}') = :sink) "
-    "AND (:before IS NULL OR id < :before)"
+    "AND id < :before"
 )
 
 
@@ -29,7 +30,7 @@ class Chosen(NamedTuple):
     reason: str | None = None
     site: str | None = None
     sink: str | None = None
-    before: int | None = None
+    before: int = MOST
 
 
 class Summary(NamedTuple):

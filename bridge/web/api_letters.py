@@ -20,7 +20,7 @@ MAX_LETTERS = 500
 
 def letters(source: Source, given: Parameters) -> Document:
     """One page of letters, newest first, and how many there are by reason."""
-    chosen = _chosen(given)._replace(before=given.optional_number("before"))
+    chosen = _chosen(given)._replace(before=given.number("before", MOST))
     limit = given.number("limit", 50, MAX_LETTERS)
     reasons = asked(lambda: source.statistics.tags.reasons(chosen.site, chosen.sink))
     try:
