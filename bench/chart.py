@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from bench.measures.latency import SITES
+
 ABSENT = (
     "matplotlib is not installed: `make bench` brings it, or `pip install --require-hashes "
     "--requirement requirements-bench.txt`"
@@ -47,7 +49,7 @@ def _wall(axes: Any, sections: Sections) -> None:
 def _latency(axes: Any, sections: Sections) -> None:
     rows = sections["latency"]["rows"]
     for sink in dict.fromkeys(row["sink"] for row in rows):
-        own = [row for row in rows if row["sink"] == sink]
+        own = [row for row in rows if row["sink"] == sink and row["sites"] == SITES]
         rates = [row["rate"] for row in own]
         axes.plot(rates, [row["p99_ms"] for row in own], marker="o", label=f"{sink}, p99")
         axes.plot(rates, [row["p50_ms"] for row in own], marker="o", ls=":", label=f"{sink}, p50")

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM = 1_000
 ALL_PACKET_IDS = 65_535  # MQTT 3.1.1 knows no other bound
-LINGER_SECONDS = 0.004  # how long the first message of a commit waits for others
+LINGER_SECONDS = 0.008  # how long the first message of a commit waits for others
 KEEP_ALIVE_SECONDS = 30
 CONNECT_SECONDS = 5.0
 UPKEEP_SECONDS = 1.0
@@ -204,7 +204,8 @@ class Subscriber:
     def _serve(self) -> None:
         """One connection, from CONNECT until it is gone or `stop`."""
         while not self._stop.is_set() and self._client.socket() is not None:
-            self._read(self._timeout())
+            self._gather()
+            self._read(POLL_SECONDS if not self._link.waiting or self._held_up else 0.0)
             if self._due():
                 self._take_waiting(acknowledge=True)
             self._write()
@@ -213,11 +214,13 @@ class Subscriber:
         if not self._stop.is_set():
             self._connection_gone()
 
-    def _timeout(self) -> float:
-        if not self._link.waiting or self._held_up:
-            return POLL_SECONDS
-        left = self._link.first_at + LINGER_SECONDS - self._clock.monotonic()
-        return min(max(0.0, left), POLL_SECONDS)
+    def _gather(self) -> None:
+        """Let others come together with the message that waits: waking up for each one costs more
+        than taking it in."""
+        if self._link.waiting and not self._held_up and not self._link.batch_is_full:
+            left = self._link.first_at + LINGER_SECONDS - self._clock.monotonic()
+            if left > 0:
+                self._stop.wait(left)
 
     def _read(self, timeout: float) -> None:
         """Read packets until the socket is empty, a batch is full or its time is over. While the

@@ -57,7 +57,7 @@ def test_every_figure_is_present(rows: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def test_every_target_is_decided(found: dict[str, Any]) -> None:
-    assert len(found["targets"]) == 17
+    assert len(found["targets"]) == 21
     assert [target["words"] for target in found["targets"] if target["met"] is None] == []
 
 
@@ -82,9 +82,10 @@ def test_each_reading_after_the_warm_up_has_a_latency_in_each_sink(
     rows: dict[str, list[dict[str, Any]]],
 ) -> None:
     (rate,) = TINY.rates
-    assert [(row["sink"], row["readings"]) for row in rows["latency"]] == [
-        ("pubsub", rate * TINY.latency_seconds),
-        ("bigquery", rate * TINY.latency_seconds),
+    assert [(row["sites"], row["sink"], row["readings"]) for row in rows["latency"]] == [
+        (sites, sink, rate * TINY.latency_seconds)
+        for sites in (20, 5)
+        for sink in ("pubsub", "bigquery")
     ]
     for row in rows["latency"]:
         assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["most_ms"]
