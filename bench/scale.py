@@ -15,22 +15,22 @@ class Scale:
     """
 
     name: str
-    capacity: int = 1_000_000
+    capacity: int = 500_000
     rounds: int = 3
-    drained: int = 100_000
-    original: int = 3_000
-    slow_original: int = 500
+    drained: int = 60_000
+    original: int = 2_000
+    slow_original: int = 300
     rates: tuple[int, ...] = (500, 2_000, 10_000)
     latency_seconds: int = 20
     warm_seconds: int = 3
     starts: int = 7
     live_rate: int = 2_000
-    outage_seconds: int = 60
-    backlog: tuple[int, ...] = (100_000, 200_000, 400_000)
+    outage_seconds: int = 45
+    backlog: tuple[int, ...] = (100_000, 200_000, 300_000)
     sites: tuple[int, ...] = (1, 10, 100, 1_000)
     tags: tuple[int, ...] = (1_000, 10_000, 100_000)
-    growth: int = 100_000
-    weighed: int = 40_000
+    growth: int = 60_000
+    weighed: int = 20_000
 
 
 FULL = Scale("full")

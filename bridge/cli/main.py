@@ -8,6 +8,7 @@ and one module that has a click command named `command`.
 from __future__ import annotations
 
 import importlib
+import signal
 from typing import Any, NamedTuple
 
 import click
@@ -92,4 +93,12 @@ def cli() -> None:
 def main(daemon: Any = None) -> None:
     """Run the command line and exit the process with the command's code. `daemon`: what `run`
     runs (see `bridge.cli.run.Daemon`)."""
+    _heed_sigint()
     cli.main(prog_name="mqtt_subscriber.py", obj=daemon)
+
+
+def _heed_sigint() -> None:
+    """A shell that is no terminal's starts what is in the background with SIGINT ignored. Whoever
+    sends it to a command means it all the same."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

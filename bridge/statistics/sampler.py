@@ -122,8 +122,7 @@ class Sampler:
 
 def key_usage(state: State) -> Mapping[str, float]:
     """Bytes per second by ordering key, of the sink that has such."""
-    each = (getattr(sink, "key_usage", {}) for sink in state.sinks)
-    return next((usage for usage in each if usage), {})
+    return next((sink.key_usage for sink in state.sinks if sink.key_usage), {})
 
 
 def _facts(state: State) -> dict[str, Hashable]:

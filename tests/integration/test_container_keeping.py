@@ -18,7 +18,7 @@ def test_the_way_in_opens_only_once_the_bridge_is_subscribed(tmp_path: Path) -> 
         programs.start()
         programs.wait_until_open()
         assert programs.ready
-        assert programs.log.index('"message":"subscribed"') >= 0
+        assert programs.log.index('"message":"subscribed: ') >= 0
 
 
 def test_every_program_is_started_again_after_a_kill_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_every_program_is_heard_on_standard_output(tmp_path: Path) -> None:
     with stack(tmp_path) as programs:
         assert listens(programs.ports.mqtt)  # which HAProxy tells of, as of everybody
         eventually(lambda: "New client connected from" in programs.log, "the broker is heard")
-        eventually(lambda: '"message":"subscribed"' in programs.log, "the bridge is heard")
+        eventually(lambda: '"message":"subscribed: ' in programs.log, "the bridge is heard")
         eventually(lambda: "supervisord started with pid" in programs.log, "Supervisor is heard")
         assert programs.stop() == 0
 

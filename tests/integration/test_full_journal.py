@@ -40,8 +40,9 @@ def reason(bridge: Bridge) -> str:
     """Why it is not ready; empty when it is."""
     if bridge.status("/readyz") == 200:
         return ""
-    page = bridge.text("/")
-    return next((word for word in ("the journal is full", "subscribed") if word in page), "other")
+    findings = json.loads(bridge.text("/api/overview"))["findings"]
+    said = " ".join(finding["what"] for finding in findings)
+    return next((word for word in ("the journal is full", "subscribed") if word in said), "other")
 
 
 def metric(bridge: Bridge, name: str) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,6 @@ from bridge.web.app import create_app
 from tests.support.clock import ManualClock
 from tests.support.daemon import FakeDaemon, calm_state, sink_state
 from tests.support.journals import SINKS, Limits, opened
-
-
-@dataclass(frozen=True)
-class Keyed(SinkState):
-    """A sink that knows what its ordering keys take."""
-
-    key_usage: Mapping[str, float] = field(default_factory=dict)
 
 
 class Figures:
@@ -72,9 +64,8 @@ class Figures:
         oldest = self.journal.oldest_pending_us(name)
         age = 0.0 if oldest is None else (self.clock.now_us() - oldest) / 1e6
         own = {"pending": self.journal.pending(name), "oldest_pending_seconds": age}
-        plain = sink_state(name, **own | self.trouble.get(name, {}))
         keys = self.keys if name == "pubsub" else {}
-        return Keyed(**vars(plain) | {"key_usage": keys})
+        return sink_state(name, **own | self.trouble.get(name, {}), key_usage=keys)
 
 
 @contextmanager
