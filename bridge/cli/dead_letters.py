@@ -14,11 +14,12 @@ import click
 from bridge import settings
 from bridge.cli.dead_letters_acting import purge, replay
 from bridge.cli.output import format_option, json_text, print_json, print_table, printable
-from bridge.cli.selecting import MOST, selection_options
+from bridge.cli.selecting import selection_options
 from bridge.clock import SystemClock
 from bridge.errors import EXIT_FINDING, FatalError, JournalError
 from bridge.journal import letters, store
 from bridge.journal.letters import DeadLetter, Selection
+from bridge.journal.store import MOST
 from bridge.sinks.letter_json import hex_dump, letter_document
 from bridge.times import iso_us
 

@@ -15,13 +15,14 @@ from bridge import settings, wiring
 from bridge.cli.ordering import Orders, Waiting
 from bridge.cli.output import format_option, print_json, print_table
 from bridge.cli.progress import shown
-from bridge.cli.selecting import MOST, require_some, selection_options
+from bridge.cli.selecting import require_some, selection_options
 from bridge.clock import SystemClock
 from bridge.errors import EXIT_FINDING
 from bridge.intake import judged
 from bridge.journal import letters, orders, store
 from bridge.journal.letters import DeadLetter, Selection
 from bridge.journal.orders import Fresh, Order, Outcome, Unfit
+from bridge.journal.store import MOST
 from bridge.parsing.names import parse_topic, topic_problem
 from bridge.reading import Limits
 from bridge.settings import Settings

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from bridge.journal.letters import Selection
+from bridge.journal.letters import ENTRANCE, Selection
 from bridge.times import us_of
 
-MOST = 2**63 - 1  # what SQLite's integers can be
-SINKS = ("entrance", "pubsub", "bigquery", "log")
+SINKS = (ENTRANCE, "pubsub", "bigquery", "log")
 
 
 class Moment(click.ParamType[int]):

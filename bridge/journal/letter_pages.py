@@ -10,27 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.journal import letters, store
-from bridge.journal.letters import DeadLetter
+from bridge.journal.letters import DeadLetter, Selection
 
 EXCERPT_BYTES = 200
 CHUNK = 64
-MOST = 2**63 - 1
-ENTRANCE = "entrance"
-_WHERE = (
-    "(:reason IS NULL OR reason = :reason) AND (:site IS NULL OR site = :site) "
-    f"AND (:sink IS NULL OR coalesce(sink, '{ENTRANCE}') = :sink) "
-    "AND id < :before"
-)
-
-
-class Chosen(NamedTuple):
-    """Which letters. sink: a sink's name, or `entrance` for messages that none refused; before:
-    only letters with a lower number."""
-
-    reason: str | None = None
-    site: str | None = None
-    sink: str | None = None
-    before: int = MOST
 
 
 class Summary(NamedTuple):
@@ -48,15 +31,17 @@ class Summary(NamedTuple):
     excerpt: bytes
 
 
-def page(journal: Path, chosen: Chosen, limit: int) -> list[Summary]:
-    """Newest first. Raises JournalError."""
+def page(
+    journal: Path, selection: Selection, limit: int, before: int = store.MOST
+) -> list[Summary]:
+    """Newest first, only letters with a lower number than `before`. Raises JournalError."""
     with _reading(journal) as db:
         rows = db.execute(
             "SELECT id, sink, reason, detail, site, topic, payload_bytes, received_us, event_id, "
             # SQLite's substr makes NULL of an empty payload.
-            f"coalesce(substr(payload, 1, {EXCERPT_BYTES}), x'') FROM dead_letters WHERE {_WHERE} "
-            "ORDER BY id DESC LIMIT :limit",
-            {**chosen._asdict(), "limit": limit},
+            f"coalesce(substr(payload, 1, {EXCERPT_BYTES}), x'') FROM dead_letters "
+            f"WHERE {letters.SELECTED} AND id < ?6 ORDER BY id DESC LIMIT ?7",
+            (*selection, before, limit),
         ).fetchall()
     return [Summary(*row) for row in rows]
 
@@ -67,17 +52,19 @@ def one(journal: Path, number: int) -> DeadLetter | None:
         return letters.find(db, number)
 
 
-def all_of(journal: Path, chosen: Chosen) -> Iterator[DeadLetter]:
+def all_of(journal: Path, selection: Selection) -> Iterator[DeadLetter]:
     """Newest first, a few in memory at a time. Raises JournalError, also half-way."""
-    while found := _chunk(journal, chosen):
+    before = store.MOST
+    while found := _chunk(journal, selection, before):
         yield from found
-        chosen = chosen._replace(before=found[-1].id)
+        before = found[-1].id
 
 
-def _chunk(journal: Path, chosen: Chosen) -> list[DeadLetter]:
+def _chunk(journal: Path, selection: Selection, before: int) -> list[DeadLetter]:
     with _reading(journal) as db:
         rows = db.execute(
-            f"{letters.SELECT} WHERE {_WHERE} ORDER BY id DESC LIMIT {CHUNK}", chosen._asdict()
+            f"{letters.SELECT} WHERE {letters.SELECTED} AND id < ?6 ORDER BY id DESC LIMIT {CHUNK}",
+            (*selection, before),
         ).fetchall()
     return [DeadLetter(*row) for row in rows]
 

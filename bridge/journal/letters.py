@@ -13,20 +13,22 @@ from bridge.reading import Entry, Reading, Rejection
 from bridge.times import iso_us
 
 OVERHEAD = 256  # bytes of a letter beside its texts, about
+ENTRANCE = "entrance"  # stands for a sink where none has refused the message
 _COLUMNS = (
     "sink, reason, detail, site, topic, payload, payload_bytes, sha256, received_us, event_id"
 )
 _INSERT = f"INSERT INTO dead_letters ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SELECT = f"SELECT id, {_COLUMNS}, replayed_us, exported_us FROM dead_letters"
-_SELECTED = (
+# With the fields of a `Selection` as its first five values.
+SELECTED = (
     "(?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR site = ?2) "
-    "AND (?3 IS NULL OR coalesce(sink, 'entrance') = ?3) "
+    f"AND (?3 IS NULL OR coalesce(sink, '{ENTRANCE}') = ?3) "
     "AND (?4 IS NULL OR received_us >= ?4) AND (?5 IS NULL OR received_us < ?5)"
 )
 
 
 class Selection(NamedTuple):
-    """Which letters: all that fit what is given. sink: "entrance" for what no sink refused.
+    """Which letters: all that fit what is given. sink: `ENTRANCE` for what no sink refused.
     received: from this moment on, and before that one (microseconds since 1970)."""
 
     reason: str | None = None
@@ -168,14 +170,14 @@ def mark_forwarded(db: sqlite3.Connection, letters: Sequence[DeadLetter], keep: 
 
 def select(db: sqlite3.Connection, selection: Selection, limit: int = -1) -> Iterable[DeadLetter]:
     """Letters, newest first, as a stream."""
-    rows = db.execute(f"{SELECT} WHERE {_SELECTED} ORDER BY id DESC LIMIT ?6", (*selection, limit))
+    rows = db.execute(f"{SELECT} WHERE {SELECTED} ORDER BY id DESC LIMIT ?6", (*selection, limit))
     return (DeadLetter(*row) for row in rows)
 
 
 def numbers(db: sqlite3.Connection, selection: Selection, fresh: bool = False) -> list[int]:
     """Their numbers alone, the oldest first; of `fresh` ones, that were not replayed."""
     rows = db.execute(
-        f"SELECT id FROM dead_letters WHERE {_SELECTED} AND NOT (?6 AND replayed_us IS NOT NULL) "
+        f"SELECT id FROM dead_letters WHERE {SELECTED} AND NOT (?6 AND replayed_us IS NOT NULL) "
         "ORDER BY id",
         (*selection, fresh),
     )

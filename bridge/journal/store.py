@@ -20,6 +20,7 @@ from bridge.errors import (
 )
 
 SCHEMA_VERSION = 3
+MOST = 2**63 - 1  # what SQLite's integers can be
 ACTING_SINCE = 2  # the version that knows orders, and entries for one sink alone
 
 SCHEMA = """

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from bridge.journal.letters import ENTRANCE
 from bridge.statistics.rules import (
     HALF_US,
     KEPT_MINUTES,
@@ -180,7 +181,7 @@ class Tags:
                 db.execute(
                     "SELECT reason, sum(count) FROM letters WHERE (?1 IS NULL OR site = ?1) "
                     "AND (?2 IS NULL OR sink = ?2) AND (?3 IS NULL OR reason = ?3) GROUP BY 1",
-                    (site, "" if sink == "entrance" else sink, reason),
+                    (site, "" if sink == ENTRANCE else sink, reason),
                 )
             )
 

@@ -9,22 +9,24 @@ import orjson
 
 from bridge.errors import JournalError
 from bridge.journal import letter_pages
-from bridge.journal.letter_pages import Chosen, Summary
+from bridge.journal.letter_pages import Summary
+from bridge.journal.letters import Selection
+from bridge.journal.store import MOST
 from bridge.sinks.letter_json import hex_dump, letter_document
 from bridge.times import iso_us
 from bridge.web.api import Document, Source, asked
-from bridge.web.parameters import MOST, Parameters, Unavailable, Unknown
+from bridge.web.parameters import Parameters, Unavailable, Unknown
 
 MAX_LETTERS = 500
 
 
 def letters(source: Source, given: Parameters) -> Document:
     """One page of letters, newest first, and how many there are by reason."""
-    chosen = _chosen(given)._replace(before=given.number("before", MOST))
+    chosen, before = _chosen(given), given.number("before", MOST)
     limit = given.number("limit", 50, MAX_LETTERS)
     reasons = asked(lambda: source.statistics.tags.reasons(chosen.site, chosen.sink))
     try:
-        found = letter_pages.page(source.statistics.journal_path, chosen, limit)
+        found = letter_pages.page(source.statistics.journal_path, chosen, limit, before)
     except JournalError as error:
         raise Unavailable(str(error)) from error
     return {
@@ -47,7 +49,7 @@ def letter(source: Source, number: int) -> Document:
     except JournalError as error:
         raise Unavailable(str(error)) from error
     if found is None:
-        raise Unknown(f"there is no dead letter {number}: it was replayed or purged, or never was")
+        raise Unknown(f"there is no dead letter {number}: it was let go, or never was")
     return letter_document(found) | {"payload": _payload(found.payload)}
 
 
@@ -58,8 +60,8 @@ def download(source: Source, given: Parameters) -> Iterator[bytes]:
     return (orjson.dumps(letter_document(letter)) + b"\n" for letter in found)
 
 
-def _chosen(given: Parameters) -> Chosen:
-    return Chosen(given.text("reason"), given.text("site"), given.text("sink"))
+def _chosen(given: Parameters) -> Selection:
+    return Selection(given.text("reason"), given.text("site"), given.text("sink"))
 
 
 def _summary(letter: Summary) -> Document:

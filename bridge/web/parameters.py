@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-MOST = 2**63 - 1  # what SQLite's integers can be
+from bridge.journal.store import MOST
 
 
 class Refused(Exception):
