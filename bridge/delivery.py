@@ -5,8 +5,10 @@ queue. In each round it takes the answers in, settles them in one transaction, l
 and begins the writes that are due. Nothing is written before what was confirmed is settled.
 
 A round costs a commit, and a write a request, whatever is in them; and many requests at once cost
-a third of as many one by one. So rounds keep a distance from each other, the more so the more
-writes they begin: what comes meanwhile goes along. Whoever waits for longest goes first.
+a third of as many one by one. So the journal's commits give the beat: what one of them brings is
+written at once, and what was answered meanwhile is settled with it. Rounds that write keep a
+distance from each other, the more so the more they write: what comes meanwhile goes along. Whoever
+waits for longest goes first.
 """
 
 from __future__ import annotations
@@ -43,10 +45,11 @@ log = logging.getLogger(__name__)
 
 SLOW_SECONDS = 1.0  # a write open for longer no longer holds the others up
 IDLE_SECONDS = 1.0
-ROUND_SECONDS = 0.015  # between the beginnings of two rounds, at least
-WRITE_SECONDS = 0.001  # and so much for each write that the first of them began
+ROUND_SECONDS = 0.008  # between two rounds that write, at least
+WRITE_SECONDS = 0.0015  # and so much for each write of the first of them
 WRITES_A_ROUND = 100
 CROWDED = 2.0  # so many times as much where still more lanes wait: they fill up meanwhile
+SETTLE_SECONDS = 0.02  # for which answers wait for the next commit, to be settled along with it
 LOADS_A_ROUND = 5
 AT_ONCE_SECONDS = 0.2  # within which all lanes come back when one of them works again
 JOURNAL_RETRY_SECONDS = 1.0
@@ -75,21 +78,28 @@ class Delivery:
         self._random = random
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         self._wake = threading.Event()
+        self._committed = threading.Event()
         self._stop = threading.Event()
         self._unsaved: list[Settlement] = []
-        self._pause = 0.0  # that the writes of the latest round ask for, in seconds
+        self._wrote_at = 0.0  # when the latest round that wrote began to, in monotonic seconds
+        self._pause = 0.0  # that it asks for
+        self._behind = False  # whether entries wait for nothing but an answer
         self.retries: Counter[str] = Counter()
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.latencies = Histogram(LATENCY_BOUNDS)
         self.held: str | None = None
         self.last_error: str | None = None
-        journal.listen(self._wake.set)
+        journal.listen(self._more)
 
     # --- from any thread --------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Begin no more writes and end `run` as soon as the open ones are answered."""
         self._stop.set()
+        self._more()
+
+    def _more(self) -> None:
+        self._committed.set()
         self._wake.set()
 
     @property
@@ -113,17 +123,19 @@ class Delivery:
         )
         self._loader.take_over(self._undecided())
         while not self._stop.is_set():
-            began = self._clock.monotonic()
-            self._wake.wait(self._round())
-            self._gather(began)
-            self._wake.clear()
+            self._rest(self._round())
         self._finish()
 
-    def _gather(self, began: float) -> None:
-        """Let more come together for the next round, if the last one has only just begun."""
-        left = began + max(ROUND_SECONDS, self._pause) - self._clock.monotonic()
+    def _rest(self, seconds: float) -> None:
+        """Sleep between two rounds: for so long, unless woken; then until enough has come."""
+        self._wake.wait(seconds)
+        if seconds > 0 and not self._behind:
+            self._committed.wait(SETTLE_SECONDS)  # answers alone are worth no round yet
+        left = self._wrote_at + self._pause - self._clock.monotonic()
         if left > 0:
             self._stop.wait(left)
+        self._wake.clear()
+        self._committed.clear()
 
     def _open(self) -> None:
         attempts = 0
@@ -186,8 +198,10 @@ class Delivery:
         now = self._clock.monotonic()
         wait = IDLE_SECONDS
         ready = []
+        self._behind = False
         for lane in list(self._loader.lanes.values()):
             if lane.in_flight:
+                self._behind = self._behind or bool(lane.queue)
                 continue
             if lane.idle:
                 self._loader.forget_idle(lane)
@@ -204,7 +218,9 @@ class Delivery:
             ready = heapq.nsmallest(WRITES_A_ROUND, ready, key=lambda lane: lane.next_seq)
         for lane in ready:
             self._begin(lane, now)
-        self._pause = WRITE_SECONDS * len(ready) * (CROWDED if crowded else 1.0)
+        if ready:
+            writes = WRITE_SECONDS * len(ready) * (CROWDED if crowded else 1.0)
+            self._wrote_at, self._pause = now, max(ROUND_SECONDS, writes)
         return 0.0 if crowded else wait
 
     def _begin(self, lane: Lane, now: float) -> None:

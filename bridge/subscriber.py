@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM = 1_000
 ALL_PACKET_IDS = 65_535  # MQTT 3.1.1 knows no other bound
-LINGER_SECONDS = 0.008  # how long the first message of a commit waits for others
+LINGER_SECONDS = 0.006  # how long the first message of a commit waits for others
 KEEP_ALIVE_SECONDS = 30
 CONNECT_SECONDS = 5.0
 UPKEEP_SECONDS = 1.0
