@@ -20,16 +20,20 @@ from random import Random
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bridge.clock import Clock
-from bridge.errors import ConfigurationError, JournalDamaged, JournalError
+from bridge.errors import JournalDamaged, JournalError
 from bridge.intake import Intake
 from bridge.link import Barrier, Link, Received
 from bridge.mqtt_client import BatchClient
+from bridge.mqtt_setup import (
+    DROPPED_TOPIC,
+    connect_options,
+    make_client,
+    subscriptions,
+    topic_filter,
+)
+from bridge.mqtt_version import Version
 from bridge.policy import RetryPolicy
 from bridge.reading import Message
 from bridge.settings import Settings
@@ -40,7 +44,6 @@ RECEIVE_MAXIMUM = 1_000
 ALL_PACKET_IDS = 65_535  # MQTT 3.1.1 knows no other bound
 LINGER_SECONDS = 0.006  # how long the first message of a commit waits for others
 KEEP_ALIVE_SECONDS = 30
-CONNECT_SECONDS = 5.0
 UPKEEP_SECONDS = 1.0
 BARRIER_SECONDS = 1.0
 RESUBSCRIBE_SECONDS = 15.0
@@ -49,7 +52,6 @@ POLL_SECONDS = 0.2
 MOVING_SECONDS = 8.0
 # The other side will say no more. Linux alone has the first of these.
 HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
-DROPPED_TOPIC = b"$SYS/broker/publish/messages/dropped"
 # Never subscribed to: the broker's answer to leaving it says that it has read what came before.
 BARRIER_TOPIC = "fcts-bridge/barrier"
 UNSUPPORTED_VERSION = 132
@@ -57,7 +59,6 @@ SESSION_TAKEN_OVER = 142
 RETRY = RetryPolicy(initial=0.2, maximum=10.0)
 MANY_FAILURES = 3
 GONE_FAILURES = 5  # in a row, for a broker from which nothing more is to be had
-SILENT_ENDS = 3  # connections in a row that ended before the broker said anything
 
 
 class Session(NamedTuple):
@@ -92,16 +93,14 @@ class Subscriber:
         self._random = random
         self._password = password
         self._name = f"{settings.client_id} at {settings.mqtt_broker}"
-        self._filter = _filter(settings)
+        self._filter = topic_filter(settings)
         self._retry = RETRY
         self._stop = threading.Event()
         self._finish = threading.Event()
-        self._version = mqtt.MQTTv5
+        self._version = Version()
         self._client = self._make_client()
         self._link = Link(clock.monotonic(), RECEIVE_MAXIMUM)
         self._failures = 0  # connections in a row that were refused or short
-        self._silent_ends = 0
-        self._knows_5 = self._refuses_5 = False
         self._retry_at = self._upkeep_at = 0.0
         self._connecting = False
         self.connected = False
@@ -171,8 +170,8 @@ class Subscriber:
                 break  # there is no time for long pauses
 
     def _connect(self) -> bool:
-        five = self._version == mqtt.MQTTv5
-        self._link = Link(self._clock.monotonic(), RECEIVE_MAXIMUM if five else ALL_PACKET_IDS)
+        window = RECEIVE_MAXIMUM if self._version.is_5 else ALL_PACKET_IDS
+        self._link = Link(self._clock.monotonic(), window)
         settings = self._settings
         self._connecting = True
         try:
@@ -180,7 +179,7 @@ class Subscriber:
                 settings.mqtt_broker,
                 settings.mqtt_port,
                 keepalive=KEEP_ALIVE_SECONDS,
-                **self._connect_options(),
+                **connect_options(settings, self._version, RECEIVE_MAXIMUM),
             )
         except (OSError, UnicodeError) as error:  # the latter: no name that could be looked up
             self._disturbed(
@@ -192,14 +191,6 @@ class Subscriber:
         finally:
             self._connecting = False
         return True
-
-    def _connect_options(self) -> dict[str, Any]:
-        if self._version != mqtt.MQTTv5:
-            return {}
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = self._settings.mqtt_session_expiry_seconds
-        properties.ReceiveMaximum = RECEIVE_MAXIMUM
-        return {"clean_start": False, "properties": properties}
 
     def _serve(self) -> None:
         """One connection, from CONNECT until it is gone or `stop`."""
@@ -413,7 +404,7 @@ class Subscriber:
             )
             return
         self.connected = True
-        self._knows_5 = self._knows_5 or self._version == mqtt.MQTTv5
+        self._version.accepted()
         self._note_session(bool(flags.session_present))
         self._subscribe()
 
@@ -450,13 +441,7 @@ class Subscriber:
 
     def _subscribe(self) -> None:
         self._link.subscribe_at = self._clock.monotonic()
-        topic = self._filter
-        if self._version == mqtt.MQTTv5:
-            options = SubscribeOptions(qos=1, retainAsPublished=False, retainHandling=2)
-            counters = SubscribeOptions(qos=0, retainHandling=0)
-            self._client.subscribe([(topic, options), (DROPPED_TOPIC.decode(), counters)])
-        else:
-            self._client.subscribe([(topic, 1), (DROPPED_TOPIC.decode(), 0)])
+        self._client.subscribe(subscriptions(self._settings, self._version))
 
     def _on_subscribe(self, _c: Any, _u: Any, _mid: int, codes: Any, _p: Any) -> None:
         granted = codes[0]
@@ -474,7 +459,7 @@ class Subscriber:
         self.problem = None
         log.info(
             "subscribed: readings are taken from now on",
-            extra={"fields": {"topic": self._filter, "mqtt": self._version_name()}},
+            extra={"fields": {"topic": self._filter, "mqtt": str(self._version)}},
         )
 
     def _on_publish(
@@ -539,30 +524,13 @@ class Subscriber:
         self._take_waiting(acknowledge=False)
         # What the journal cannot take now is still with the broker.
         self._drop_qos0(self._link.drop_waiting())
-        self._consider_version()
-
-    def _consider_version(self) -> None:
-        """Some brokers close the connection instead of saying that they do not know MQTT 5. But
-        so does a load balancer whose broker is away: an older version that was tried because of
-        silence is left again with its connection."""
-        self._silent_ends = 0 if self._link.answered else self._silent_ends + 1
-        silent = self._silent_ends >= SILENT_ENDS
-        if self._version == mqtt.MQTTv5:
-            self._refuses_5 = self._link.version_refused
-            if self._refuses_5 or (silent and not self._knows_5):
-                self._change_version()
-        elif silent or (self._link.answered and not self._refuses_5):
-            self._change_version()
-
-    def _change_version(self) -> None:
-        self._silent_ends = 0
-        self._version = mqtt.MQTTv311 if self._version == mqtt.MQTTv5 else mqtt.MQTTv5
-        self._client = self._make_client()
-        log.warning(
-            "the broker does not seem to know this MQTT version: the other one is tried. Nothing "
-            "is to be done",
-            extra={"fields": {"mqtt": self._version_name()}},
-        )
+        if self._version.ended(self._link.answered, self._link.version_refused):
+            self._client = self._make_client()
+            log.warning(
+                "the broker does not seem to know this MQTT version: the other one is tried. "
+                "Nothing is to be done",
+                extra={"fields": {"mqtt": str(self._version)}},
+            )
 
     def _leave(self) -> None:
         """The end: take what is in hand, let the acknowledgements out, say goodbye. The session
@@ -592,48 +560,11 @@ class Subscriber:
         broker = f"{self._settings.mqtt_broker}:{self._settings.mqtt_port}"
         return {"broker": broker, "problem": problem}
 
-    def _version_name(self) -> str:
-        return "5" if self._version == mqtt.MQTTv5 else "3.1.1"
-
     def _make_client(self) -> BatchClient:
-        settings = self._settings
-        clean = None if self._version == mqtt.MQTTv5 else False
-        client = BatchClient(
-            CallbackAPIVersion.VERSION2,
-            client_id=settings.client_id,
-            protocol=self._version,
-            manual_ack=True,
-            clean_session=clean,
-            # Else paho, when MQTT 3.1.1 is refused, would go on with 3.1 by itself.
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = CONNECT_SECONDS
+        client = make_client(self._settings, self._version, self._password)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
         client.on_publish_received = self._on_publish
-        # With this set, paho leaves writing to the loop: acknowledgements go out together.
-        client.on_socket_register_write = lambda *_: None
-        if settings.mqtt_username is not None:
-            client.username_pw_set(settings.mqtt_username, self._password)
-        if settings.mqtt_tls:
-            _set_tls(client, settings)
         return client
-
-
-def _filter(settings: Settings) -> str:
-    group = settings.mqtt_shared_group
-    return f"$share/{group}/{settings.mqtt_topic}" if group else settings.mqtt_topic
-
-
-def _set_tls(client: mqtt.Client, settings: Settings) -> None:
-    files = (settings.mqtt_tls_ca_file, settings.mqtt_tls_cert_file, settings.mqtt_tls_key_file)
-    ca, cert, key = (None if file is None else str(file) for file in files)
-    try:
-        client.tls_set(ca_certs=ca, certfile=cert, keyfile=key)
-    except (ssl.SSLError, OSError) as error:
-        raise ConfigurationError(
-            f"MQTT_TLS_CA_FILE={ca!r}, MQTT_TLS_CERT_FILE={cert!r}, MQTT_TLS_KEY_FILE={key!r}: "
-            f"{error}. Remedy: name PEM files that belong together."
-        ) from error
