@@ -29,7 +29,6 @@ from bridge.sinks.base import Sink
 from bridge.sinks.bigquery_sums import TableSums
 from bridge.sinks.pubsub import PubSubSink
 from bridge.wiring import destinations
-from localgcp.server import LocalServices
 from tests.contract.sink_harness import QUICK, Place, storage_write
 from tests.support.clock import START_US
 from tests.support.journals import counted
@@ -37,18 +36,6 @@ from tests.support.poll import eventually
 from tests.support.readings import reading
 
 TODAY = START_US // DAY_US
-
-
-@pytest.fixture(scope="module")
-def services() -> Iterator[LocalServices]:
-    with LocalServices() as started:
-        yield started
-
-
-@pytest.fixture
-def place(services: LocalServices) -> Iterator[Place]:
-    yield Place(services)
-    services.faults.clear()
 
 
 class Bridge:

@@ -4,7 +4,7 @@ reading is in the table once. Real delivery, journal and client; local services.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from random import Random
@@ -18,7 +18,6 @@ from bridge.reading import Entry, Reading
 from bridge.sinks.base import Outcome
 from bridge.sinks.bigquery import StorageWriteSink
 from bridge.wiring import JournalAppendLog
-from localgcp.server import LocalServices
 from tests.contract.sink_harness import (
     HASTY,
     PATIENT,
@@ -36,18 +35,6 @@ from tests.support.poll import eventually
 APPEND = "storage.AppendRows"
 CREATE = "storage.CreateWriteStream"
 QUERIES = "bigquery.jobs.*"
-
-
-@pytest.fixture(scope="module")
-def services() -> Iterator[LocalServices]:
-    with LocalServices() as started:
-        yield started
-
-
-@pytest.fixture
-def place(services: LocalServices) -> Iterator[Place]:
-    yield Place(services)
-    services.faults.clear()
 
 
 @pytest.fixture

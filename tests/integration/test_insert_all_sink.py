@@ -14,7 +14,6 @@ from bridge.journal import Journal
 from bridge.policy import BatchPolicy
 from bridge.sinks.base import Outcome
 from bridge.sinks.bigquery_insert import InsertAllSink
-from localgcp.server import LocalServices
 from tests.contract.sink_harness import (
     HASTY,
     PATIENT,
@@ -30,18 +29,6 @@ from tests.support.readings import reading
 
 INSERT = "bigquery.tabledata.insertAll"
 Errors = list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def services() -> Iterator[LocalServices]:
-    with LocalServices() as started:
-        yield started
-
-
-@pytest.fixture
-def place(services: LocalServices) -> Iterator[Place]:
-    yield Place(services)
-    services.faults.clear()
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from bridge.reading import Entry, Reading
 from bridge.sinks.base import Outcome
 from bridge.sinks.letter_json import letter_json
 from bridge.sinks.pubsub import LetterPublisher, PubSubSink
-from localgcp.server import LocalServices
 from tests.contract.sink_harness import (
     HASTY,
     PATIENT,
@@ -37,18 +36,6 @@ from tests.contract.sink_harness import (
 from tests.support.readings import reading
 
 PUBLISH = "pubsub.Publish"
-
-
-@pytest.fixture(scope="module")
-def services() -> Iterator[LocalServices]:
-    with LocalServices() as started:
-        yield started
-
-
-@pytest.fixture
-def place(services: LocalServices) -> Iterator[Place]:
-    yield Place(services)
-    services.faults.clear()
 
 
 @pytest.fixture
