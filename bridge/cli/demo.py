@@ -193,13 +193,12 @@ class _NeverStopped:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that it cleans up. So does SIGINT where
-    it was ignored: a shell without job control starts everything in the background that way."""
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that it cleans up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ends = (signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, interrupt) for number in ends}
     try:
         yield
