@@ -7,8 +7,8 @@ and begins the writes that are due. Nothing is written before what was confirmed
 A round costs a commit, and a write a request, whatever is in them; and many requests at once cost
 a third of as many one by one. So the journal's commits give the beat: what one of them brings is
 written at once, and what was answered meanwhile is settled with it. Rounds that write keep a
-distance from each other, the more so the more they write: what comes meanwhile goes along. Whoever
-waits for longest goes first.
+distance from each other, the more so the more they write: what comes meanwhile goes along. Of many
+lanes only some write in one round, those first that wait for longest.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ SLOW_SECONDS = 1.0  # a write open for longer no longer holds the others up
 IDLE_SECONDS = 1.0
 ROUND_SECONDS = 0.008  # between two rounds that write, at least
 WRITE_SECONDS = 0.0015  # and so much for each write of the first of them
-WRITES_A_ROUND = 100
-CROWDED = 2.0  # so many times as much where still more lanes wait: they fill up meanwhile
+BURST = 5  # writes of a round: more at once keep the intake from its turn, and from the processor
+PART = 10  # or so much of the lanes that wait, if that is more: looking at them all costs as well
+MANY, CROWDED = 100, 3.0  # with more lanes that wait a round waits for so much longer: they fill up
 SETTLE_SECONDS = 0.02  # for which answers wait for the next commit, to be settled along with it
 LOADS_A_ROUND = 5
 AT_ONCE_SECONDS = 0.2  # within which all lanes come back when one of them works again
@@ -214,14 +215,13 @@ class Delivery:
                     ready.append(lane)
                 else:
                     wait = min(wait, due_in)
-        if crowded := len(ready) > WRITES_A_ROUND:
-            ready = heapq.nsmallest(WRITES_A_ROUND, ready, key=lambda lane: lane.next_seq)
-        for lane in ready:
+        writes = max(BURST, len(ready) // PART)
+        for lane in heapq.nsmallest(writes, ready, key=lambda lane: lane.next_seq):
             self._begin(lane, now)
         if ready:
-            writes = WRITE_SECONDS * len(ready) * (CROWDED if crowded else 1.0)
-            self._wrote_at, self._pause = now, max(ROUND_SECONDS, writes)
-        return 0.0 if crowded else wait
+            each = WRITE_SECONDS * (CROWDED if len(ready) > MANY else 1.0)
+            self._wrote_at, self._pause = now, max(ROUND_SECONDS, each * min(writes, len(ready)))
+        return 0.0 if len(ready) > writes else wait
 
     def _begin(self, lane: Lane, now: float) -> None:
         batch = lane.next_batch(self.sink.policy)
@@ -309,9 +309,9 @@ class Delivery:
 
     def _observe(self, settled: Sequence[Entry]) -> None:
         now = self._clock.now_us()
-        # In order of arrival, hence from the youngest to the oldest when read backwards.
+        # In order of arrival, nearly: readings that are sent again came long before the others.
         self.latencies.observe_ascending(
-            [max(0, now - entry.reading.received_us) / 1e6 for entry in reversed(settled)]
+            sorted(max(0, now - entry.reading.received_us) / 1e6 for entry in reversed(settled))
         )
 
     def _failed(self, lane: Lane, error: SinkError) -> None:

@@ -525,7 +525,7 @@ def test_when_one_site_works_again_the_others_do_not_wait_for_their_turn(
 def test_of_many_sites_those_that_wait_for_longest_are_written_first(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.delivery.WRITES_A_ROUND", 3)
+    monkeypatch.setattr("bridge.delivery.BURST", 3)
     sites = tuple(f"S{number}" for number in range(10))
     sink = MemorySink(by_site=True)
     journal.activate({"memory": "m"})
@@ -533,6 +533,19 @@ def test_of_many_sites_those_that_wait_for_longest_are_written_first(
         journal.append(samples(50, sites), [])
         until(lambda: delivery.drained)
     assert [batch[0] for batch in sink.batches] == list(range(1, 11))
+
+
+@pytest.mark.parametrize(("lanes", "begun"), [(3, 3), (12, 5), (80, 8)])
+def test_a_round_writes_a_few_lanes_or_a_part_of_many(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, lanes: int, begun: int
+) -> None:
+    monkeypatch.setattr("bridge.delivery.ROUND_SECONDS", 60.0)
+    sink = MemorySink(by_site=True)
+    journal.activate({"memory": "m"})
+    with delivering(sink, journal):
+        journal.append(samples(lanes, tuple(f"S{number}" for number in range(lanes))), [])
+        until(lambda: len(sink.batches) >= begun)
+        assert len(sink.batches) == begun, "the others wait for the next round"
 
 
 # --- what one sink alone is to get again ----------------------------------------------------------
@@ -594,3 +607,21 @@ def test_a_sink_that_catches_up_passes_by_what_is_for_another(
     assert values(absent, "MOR") == [float(number) for number in range(little_room + 600)]
     assert sorted(values(picky)) == values(absent, "MOR")
     assert all(site.balanced for site in journal.sites().values())
+
+
+def test_the_latency_of_a_reading_sent_again_among_new_ones_counts_where_it_belongs(
+    journal: Journal,
+) -> None:
+    now = SystemClock().now_us()
+    old, new = (
+        [one._replace(received_us=now - age) for one in samples(2, first=first)]
+        for first, age in ((0, 10_000_000_000), (2, 0))
+    )
+    sink = MemorySink()
+    journal.activate({"memory": "m"})
+    journal.append([old[0], new[0], old[1], new[1]], [])
+    with delivering(sink, journal) as delivery:
+        until(lambda: delivery.drained)
+        counts = delivery.latencies.counts()
+    by_bound = dict(zip(counts.bounds, counts.cumulative, strict=True))
+    assert (by_bound[1_800.0], by_bound[7_200.0], by_bound[float("inf")]) == (2, 2, 4)
