@@ -32,18 +32,19 @@ class Section:
 Measure = Callable[[Scale, Tell], Section]
 
 
-def summed_up(trials: Sequence[Row], key: str, spread: str) -> list[Row]:
-    """A row for each value of `key`, in the order of their coming: medians of what are numbers, and
-    least and most of the column `spread`."""
+def summed_up(trials: Sequence[Row], keys: Sequence[str], spread: str) -> list[Row]:
+    """A row for each combination of the columns `keys`, in the order of their coming: medians of
+    what are numbers, and least and most of the column `spread`."""
+    groups: dict[tuple[Value, ...], list[Row]] = {}
+    for trial in trials:
+        groups.setdefault(tuple(trial[key] for key in keys), []).append(trial)
     rows = []
-    for value in dict.fromkeys(trial[key] for trial in trials):
-        same = [trial for trial in trials if trial[key] == value]
-        middles: Row = {name: middle(trial[name] for trial in same) for name in same[0]}
-        middles.pop("round", None)
+    for values, same in groups.items():
+        row: Row = {name: middle(trial[name] for trial in same) for name in same[0]}
+        row.pop("round", None)
+        row.update(zip(keys, values, strict=True))
         span = numbers(trial[spread] for trial in same)
-        rows.append(
-            {**middles, key: value, "trials": len(same), "least": min(span), "most": max(span)}
-        )
+        rows.append({**row, "trials": len(same), "least": min(span), "most": max(span)})
     return rows
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bench import process
 from bench.arrivals import Arrival, by_sink
 from bench.generator import Load, Sent
 from bench.scale import Scale
-from bench.section import Row, Section, Tell, quantile
+from bench.section import Row, Section, Tell, quantile, summed_up
 from bench.stage import Stage
 from bench.subjects import BRIDGE
 from chaos.backlog import quantile as quantile_of_buckets
@@ -28,19 +28,31 @@ BUCKET = re.compile(
 
 
 def measure(scale: Scale, tell: Tell) -> Section:
-    rows = []
-    for rate, sites in [*((rate, SITES) for rate in scale.rates), (JUDGED_RATE, FEW_SITES)]:
-        for row in _at(rate, sites, scale):
-            rows.append(row)
-            words = f"{rate:,} readings/s of {sites} sites to {row['sink']}"
-            tell(f"{words}: p99 {row['p99_ms']:,.1f} ms")
+    trials = []
+    for number in range(scale.rounds):
+        for rate, sites in _loads(scale, number):
+            for row in _at(rate, sites, scale):
+                trials.append({"round": number, **row})
+                words = f"{rate:,} readings/s of {sites} sites to {row['sink']}"
+                tell(f"{words}: p50 {row['p50_ms']:,.1f} ms, p99 {row['p99_ms']:,.1f} ms")
     return Section(
         "latency",
         "Latency from publish to confirmed",
-        "From when a reading was due, not from when it was written. `own` is the bridge's own "
-        "histogram: upper bounds of its buckets, over the whole run.",
-        rows,
+        f"From when a reading was due, not from when it was written. At {JUDGED_RATE:,} readings/s "
+        "medians of several runs; least and most are of p50. `own` is the bridge's own histogram: "
+        "upper bounds of its buckets, over the whole run.",
+        summed_up(trials, ["rate", "sites", "sink"], "p50_ms"),
+        trials,
     )
+
+
+def _loads(scale: Scale, number: int) -> Iterator[tuple[int, int]]:
+    """Rates and sites of one round. What is judged comes in each."""
+    for rate in scale.rates:
+        if rate == JUDGED_RATE:
+            yield from ((rate, SITES), (rate, FEW_SITES))
+        elif number == 0:
+            yield rate, SITES
 
 
 def _at(rate: int, sites: int, scale: Scale) -> list[Row]:

@@ -26,7 +26,7 @@ def measure(scale: Scale, tell: Tell) -> Section:
         "start",
         "Start-up",
         "From the start of the process until it is subscribed and its journal takes readings.",
-        summed_up(trials, "subject", "seconds_to_ready"),
+        summed_up(trials, ["subject"], "seconds_to_ready"),
         trials,
     )
 

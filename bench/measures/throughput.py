@@ -85,7 +85,7 @@ def measure(scale: Scale, tell: Tell) -> Section:
         "Throughput",
         "Medians of several rounds; least and most are of readings per CPU second. The ratios are "
         "taken within each round.",
-        summed_up(trials, "subject", "readings_per_cpu_second"),
+        summed_up(trials, ["subject"], "readings_per_cpu_second"),
         trials,
     )
 

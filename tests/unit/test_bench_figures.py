@@ -80,7 +80,7 @@ def test_trials_are_summed_up_by_their_medians_with_the_spread_beside() -> None:
         {"subject": "a", "round": 1, "rate": 1.0},
         {"subject": "a", "round": 2, "rate": 9.0},
     ]
-    assert summed_up(trials, "subject", "rate") == [
+    assert summed_up(trials, ["subject"], "rate") == [
         {"subject": "a", "rate": 3.0, "trials": 3, "least": 1.0, "most": 9.0},
         {"subject": "b", "rate": 7.0, "trials": 1, "least": 7.0, "most": 7.0},
     ]
