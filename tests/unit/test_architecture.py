@@ -16,7 +16,7 @@ MODULES = sorted((ROOT / "bridge").rglob("*.py"))
 # Each SDK, and the files that may import it.
 SDKS = {
     "paho": {
-        "bridge/mqtt_client.py",
+        *(f"bridge/mqtt_{name}.py" for name in ("client", "setup", "version")),
         "bridge/subscriber.py",
         "bridge/cli/publishing.py",
         "bridge/cli/probe.py",
@@ -61,7 +61,8 @@ LAYERS = [
     {"errors", "clock", "times", "snapshot", "histogram", "parsing", "version"},
     {"environment", "reading", "log_output", "watch"},
     {"settings"},
-    {"budget", "logs", "policy", "secrets", "journal", "link", "announcement", "mqtt_client"},
+    {"budget", "logs", "policy", "secrets", "journal", "link", "announcement"},
+    {"mqtt_client", "mqtt_version", "mqtt_setup"},
     {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
     {"loading", "subscriber", "audit", "statistics"},
     {"delivery", "web", "replay"},

@@ -38,6 +38,7 @@ class Part:
         self.name = name
         self.error: BaseException | None = None
         self.hangs = False
+        self.gate: threading.Barrier | None = None  # what fails waits here for others that fail
         self.events = events
         self.running = threading.Event()
         self._stop = threading.Event()
@@ -49,6 +50,8 @@ class Part:
         self.running.set()
         while not self._stop.wait(0.01) or self.hangs:
             if self.error is not None:
+                if self.gate is not None:
+                    self.gate.wait(10)
                 raise self.error
         self.events.append(f"{self.name} ended")
 
@@ -324,7 +327,9 @@ def test_a_thread_that_dies_ends_the_process_with_70_and_one_line_that_says_why(
 def test_each_threads_failure_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.sink.error = ValueError("one")
     bench.letters.error = KeyError("two")
+    bench.sink.gate = bench.letters.gate = threading.Barrier(2)
     assert bench.run() == 70
+    eventually(lambda: len(said(caplog, logging.CRITICAL)) == 2, "both have failed")
     threads = sorted(line.fields["thread"] for line in said(caplog, logging.CRITICAL))  # type: ignore[attr-defined]
     assert threads == ["dead-letters", "delivery-log"]
 
