@@ -44,7 +44,8 @@ RECEIVE_MAXIMUM = 1_000
 ALL_PACKET_IDS = 65_535  # MQTT 3.1.1 knows no other bound
 LINGER_SECONDS = 0.006  # how long the first message of a commit waits for others
 KEEP_ALIVE_SECONDS = 30
-UPKEEP_SECONDS = 1.0
+UPKEEP_SECONDS = 1.0  # between two steps of upkeep, at most
+IDLE_UPKEEP_SECONDS = 0.05  # and at least: it takes the journal from the deliveries, and may flush
 BARRIER_SECONDS = 1.0
 RESUBSCRIBE_SECONDS = 15.0
 STEADY_SECONDS = 10.0  # a connection that lasted less is made again with growing pauses
@@ -320,9 +321,10 @@ class Subscriber:
     def _upkeep(self) -> None:
         now = self._beat_at = self._clock.monotonic()
         try:
+            idle = not self._link.waiting
+            pause = IDLE_UPKEEP_SECONDS if idle else UPKEEP_SECONDS
             # At once where a step of it may make room for what waits.
-            idle = self._held_up or not self._link.waiting
-            if idle or now - self._upkeep_at >= UPKEEP_SECONDS:
+            if self._held_up or now - self._upkeep_at >= pause:
                 self._upkeep_at = now
                 self._intake.upkeep()
                 if not self._link.waiting:

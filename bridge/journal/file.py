@@ -183,7 +183,7 @@ class JournalFile:
 
     def maintain(self) -> None:
         """One step of upkeep: running time, pruning, room on the disk. Milliseconds; to be called
-        at least every few seconds, and after each batch."""
+        at least every few seconds, and often enough that its steps keep up with what comes."""
         with self._lock, self._reading():
             running = self._running.advance()
             self._look_outside()

@@ -62,10 +62,10 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         if self._program is not None:
+            self._program.kill()  # first: it would start anew what dies
             for pid in self._pids.values():
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
-            self._program.kill()
 
     def start(self) -> None:
         """Does not wait."""

@@ -333,6 +333,28 @@ def test_acknowledgements_go_out_after_the_commit_and_in_the_order_of_arrival(
         assert bench.values == [0.0, 1.0, 2.0, 3.0]
 
 
+def test_upkeep_leaves_the_journal_to_the_deliveries_between_commits(
+    path: Path, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriber_module, "IDLE_UPKEEP_SECONDS", 60.0)
+    monkeypatch.setattr(subscriber_module, "UPKEEP_SECONDS", 60.0)
+    steps: list[int] = []
+    with subscribing(path, broker) as bench:
+        maintain = bench.journal.maintain
+
+        def counted() -> None:
+            steps.append(bench.journal.last_seq)
+            maintain()
+
+        bench.journal.maintain = counted  # type: ignore[method-assign]
+        connection = broker.next().accept()
+        bench.wait_subscribed()
+        for number in range(1, 6):
+            connection.publish(TOPIC, reading(number), number)
+            bench.wait_taken(number)
+    assert len(steps) <= 1, f"steps of upkeep after commits {steps}"
+
+
 def test_what_the_journal_does_not_take_is_not_acknowledged_until_it_does(
     path: Path,
     broker: FakeBroker,
