@@ -76,9 +76,9 @@ def test_a_delayed_call_is_served_late_even_when_its_caller_has_given_up(
 
 
 def test_a_delay_is_over_after_its_seconds(pubsub_local: LocalPubSub, topic: str) -> None:
-    pubsub_local.fault("pubsub.Publish", kind="delay", seconds=0.3)
+    pubsub_local.fault("pubsub.Publish", kind="delay", seconds=2.0)
     with pytest.raises(DeadlineExceeded):
-        impatient(pubsub_local, topic, "late", 0.05)
+        impatient(pubsub_local, topic, "late", 0.5)
     eventually(lambda: pubsub_local.data(topic) == ["late"], "the call is served")
 
 
