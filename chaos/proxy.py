@@ -55,10 +55,14 @@ class Proxy:
     def cut(self) -> None:
         """Reset every connection there is."""
         with self._lock:
-            ends, self._open, self._vanishing = self._open, set(), set()
+            ends, self._open = self._open, set()
             self._near.clear()
         for end in ends:
             _reset(end)
+        # Not before: what comes through behind bytes that vanished would be a network that no
+        # TCP lets anybody see.
+        with self._lock:
+            self._vanishing -= ends
 
     def cut_within_a_packet(self, size: int = 7) -> None:
         """Let through so many bytes of what the target says next, then reset the connection."""

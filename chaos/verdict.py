@@ -83,7 +83,7 @@ def judge(
         dead_letters=sum(len(absent[site] & meant[site]) for site in wanted),
         strange=_strange(wanted, events) + _strange(wanted, rows),
         recovery_seconds=recovery_seconds,
-        findings=(*findings, *_not_refused(meant, rows)),
+        findings=(*findings, *_not_refused(meant, rows), *_out_of_order(events)),
     )
 
 
@@ -93,6 +93,14 @@ def _first_occurrences(numbers: Iterable[int]) -> list[int]:
 
 def _inversions(numbers: Iterable[int]) -> int:
     return sum(later < earlier for earlier, later in pairwise(numbers))
+
+
+def _out_of_order(events: Mapping[str, Sequence[int]]) -> Iterable[str]:
+    """Of each site the first, to look for in logs and journal."""
+    for site, numbers in events.items():
+        first = next((pair for pair in pairwise(numbers) if pair[1] < pair[0]), None)
+        if first is not None:
+            yield f"{site}: {first[1]} arrived right after {first[0]}"
 
 
 def _strange(wanted: Numbers, found: Numbers) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -92,6 +93,25 @@ def test_on_a_vanished_network_nothing_arrives_and_nobody_is_told(proxy: Proxy) 
             client.recv(16)
         with connected(proxy):
             pass
+
+
+def test_nothing_comes_through_behind_what_vanished(echo: int) -> None:
+    for _ in range(20):
+        with Proxy(echo) as proxy, connected(proxy) as client:
+            proxy.vanish()
+            talk = threading.Thread(target=talk_on, args=(client,))
+            talk.start()
+            proxy.appear()
+            proxy.cut()
+            talk.join()
+            assert ended(client)
+
+
+def talk_on(client: socket.socket) -> None:
+    """Send until nobody takes it any more."""
+    with contextlib.suppress(OSError):
+        while True:
+            client.sendall(b"lost")
 
 
 def test_a_muted_caller_is_not_heard(proxy: Proxy) -> None:

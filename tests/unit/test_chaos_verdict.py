@@ -46,6 +46,7 @@ def test_copies_in_pubsub_are_counted_and_allowed() -> None:
 def test_a_first_occurrence_after_a_later_one_is_out_of_order() -> None:
     verdict = judged(events={**ALL, "MOR": [0, 2, 1, 3, 4, 2]})
     assert verdict.inversions == 1
+    assert verdict.findings == ("MOR: 1 arrived right after 2",)
     assert not verdict.holds
 
 
