@@ -26,6 +26,7 @@ STALE_SECONDS = 45.0
 PRESENT_SECONDS = 20.0
 TOMBSTONE_SECONDS = 7 * 86_400.0
 _NOTE = "handoff_taken"
+_NONE = (None, 0)
 
 
 class _Seen(NamedTuple):
@@ -69,19 +70,30 @@ class Others:
         for name in self._bucket.names(HEADS):
             instance = name.removeprefix(HEADS)
             found.add(instance)
-            stored = self._bucket.get(name) if instance != me else None
-            if stored is not None:
-                head = Head.model_validate_json(stored.data)
+            head, generation = self._read(me, name) if instance != me else _NONE
+            if head is not None:
                 if head.taken_by != me and instance in self._notes():
                     self._give_up(head, delivering)
-                waiting += self._consider(me, head, stored.generation)
+                waiting += self._consider(me, head, generation)
         self._seen = {instance: seen for instance, seen in self._seen.items() if instance in found}
         return waiting
+
+    def _read(self, me: str, name: str) -> tuple[Head | None, int]:
+        # Under the lock: what `stream_created` writes meanwhile must not be taken for older than
+        # what was read before.
+        with self._lock:
+            stored = self._bucket.get(name)
+            if stored is None:
+                return _NONE
+            head = Head.model_validate_json(stored.data)
+            if head.taken_by == me:
+                self._held[head.instance] = (head, stored.generation)
+            return head, stored.generation
 
     def _consider(self, me: str, head: Head, generation: int) -> bool:
         """Whether this one is to be waited for."""
         if head.taken_by == me:
-            self._take(me, head, generation)
+            self._take(head)
             return False
         unchanged = self._unchanged(head.instance, generation)
         if head.taken_by is not None and head.empty:
@@ -137,7 +149,7 @@ class Others:
             except Conflict:
                 return False
             self._held[head.instance] = (mine, generation)
-        self._take(me, mine, generation)
+        self._take(mine)
         return True
 
     def _streams(self, head: Head) -> tuple[str, ...]:
@@ -146,9 +158,8 @@ class Others:
 
     # --- what is this instance's now --------------------------------------------------------------
 
-    def _take(self, me: str, head: Head, generation: int) -> None:
+    def _take(self, head: Head) -> None:
         """Also to go on with after a restart: what is in the journal already is passed over."""
-        self._held[head.instance] = (head, generation)
         names = list(head.parts())
         taken = self._notes().get(head.instance, _Taken(0, []))
         for name in names[taken.parts :]:

@@ -138,8 +138,8 @@ class Own:
         self._drop_settled()
         before = self._head
         self._ship(self._clock.now_us() - AGE_US)
-        if self._head is before and not before.empty:
-            with self._lock:
+        with self._lock:
+            if self._head is before and not before.empty:
                 self._write(before.after())
 
     def _drop_settled(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,84 @@ def test_the_head_names_a_new_stream_before_it_is_used(bucket: Bucket, tmp_path:
     take(first, 0, 10)
     first.tick()
     first.handoff.stream_created("stream-2")
+    assert [head.streams for head in heads(bucket)] == [("stream-2",)]
+    first.end()
+
+
+class Interrupted:
+    """A bucket of which something else happens right after an object was read."""
+
+    def __init__(self, bucket: Bucket, path: str, then: Callable[[], object]) -> None:
+        self._bucket = bucket
+        self._path = path
+        self._then: Callable[[], object] | None = then
+
+    def get(self, path: str) -> Stored | None:
+        stored = self._bucket.get(path)
+        if path == self._path and self._then is not None:
+            then, self._then = self._then, None
+            then()
+        return stored
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bucket, name)
+
+
+def test_a_stream_that_is_created_while_others_are_looked_at_is_named_and_nothing_ends(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    left_behind(bucket, tmp_path / "first.db")
+    second = Machine(bucket, tmp_path / "second.db")
+    second.start()
+    second.take_up()
+    (taken,) = [head for head in heads(bucket) if head.taken_by is not None]
+    created = threading.Thread(target=lambda: second.handoff.stream_created("stream-2"))
+
+    def create() -> None:
+        created.start()
+        created.join(0.3)  # it may have to wait until the look is over
+
+    second.handoff._others._bucket = Interrupted(  # type: ignore[assignment]
+        bucket, f"{HEADS}{taken.instance}", create
+    )
+    second.tick()
+    created.join()
+    assert all("stream-2" in head.streams for head in heads(bucket) if not head.empty)
+    all_settled(second)
+    second.tick()
+    assert next(h for h in heads(bucket) if h.instance == taken.instance).empty
+    second.end()
+
+
+class Late:
+    """A lock that somebody else has had just before."""
+
+    def __init__(self, before: Callable[[], object]) -> None:
+        self._before: Callable[[], object] | None = before
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if self._before is not None:
+            before, self._before = self._before, None
+            before()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_sign_of_life_does_not_undo_a_stream_that_was_created_meanwhile(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    first = Machine(bucket, tmp_path / "first.db")
+    first.start()
+    first.take_up()
+    take(first, 0, 10)
+    first.tick()
+    first.handoff._own._lock = Late(  # type: ignore[assignment]
+        lambda: first.handoff.stream_created("stream-2")
+    )
+    first.tick()
     assert [head.streams for head in heads(bucket)] == [("stream-2",)]
     first.end()
 
