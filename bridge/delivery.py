@@ -129,8 +129,8 @@ class Delivery:
 
     def _rest(self, seconds: float) -> None:
         """Sleep between two rounds: for so long, unless woken; then until enough has come."""
-        self._wake.wait(seconds)
-        if seconds > 0 and not self._behind:
+        woken = self._wake.wait(seconds)
+        if woken and seconds > 0 and not self._behind:
             self._committed.wait(SETTLE_SECONDS)  # answers alone are worth no round yet
         left = self._wrote_at + self._pause - self._clock.monotonic()
         if left > 0:
