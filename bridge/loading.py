@@ -22,6 +22,7 @@ from bridge.reading import Again, Entry, Reading
 READ = 1_000
 MAX_BUFFERED = 20_000  # entries in all lanes that are not in trouble
 LANE_MIN, LANE_MAX = 20, 10_000  # entries in one lane
+SHARES = 4  # of all lanes' room that one may take
 MAX_WITNESSES = 1_000  # lanes without anything to do of which the last accepted entry is kept
 
 
@@ -191,11 +192,13 @@ class Loader:
         return lane
 
     def _lane_room(self) -> int:
-        """How many entries one lane may hold now; 0: all together hold enough."""
+        """How many entries one lane may hold now; 0: all together hold enough. Few of many lanes
+        are full at a time: what bounds them is their sum."""
         buffered = sum(lane.size for lane in self.lanes.values() if not self.troubled(lane))
         if buffered >= MAX_BUFFERED:
             return 0
-        return max(LANE_MIN, min(LANE_MAX, MAX_BUFFERED // max(1, len(self.lanes))))
+        share = MAX_BUFFERED // max(1, len(self.lanes))
+        return max(LANE_MIN, min(LANE_MAX, SHARES * share))
 
     def _resolved(self, key: str, seq: int) -> bool:
         """Whether an entry was resolved before this start, or is in the batch begun with."""

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from bridge.journal import bulk
 from bridge.snapshot import OTHER_SITE, SinkCounts, SiteCounts
 
 MAX_SITES = 10_000
@@ -117,7 +118,8 @@ class Counts:
     # --- in the transaction ---
 
     def write_sites(self, db: sqlite3.Connection, deltas: Mapping[str, SiteDelta]) -> None:
-        db.executemany(
+        bulk.insert(
+            db,
             _ADD_SITE,
             [
                 (
@@ -137,7 +139,8 @@ class Counts:
     def write_sink(
         self, db: sqlite3.Connection, sink: str, deltas: Mapping[str, SinkDelta]
     ) -> None:
-        db.executemany(
+        bulk.insert(
+            db,
             _ADD_SINK,
             [
                 (sink, site, delta.settled, delta.dead_lettered, delta.skipped)

@@ -11,11 +11,11 @@ The functions work within the caller's transaction, `register` and the pure ones
 from __future__ import annotations
 
 import sqlite3
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from bridge.journal import bulk
 from bridge.journal.types import Settlement
 
 DAY_US = 86_400_000_000
@@ -63,8 +63,7 @@ Deltas = dict[tuple[str, int], Tally]
 
 
 def tally(ids: Sequence[bytes]) -> Tally:
-    halves = struct.unpack(f">{2 * len(ids)}Q", b"".join(ids))
-    return Tally(len(ids), ((sum(halves[::2]) << 64) + sum(halves[1::2])) % _MODULUS)
+    return Tally(len(ids), sum(map(int.from_bytes, ids)) % _MODULUS)
 
 
 def deltas(settlements: Iterable[Settlement], since_us: int) -> Deltas:
@@ -105,7 +104,8 @@ def write(
     db: sqlite3.Connection, sink: str, added: Deltas, fold: Callable[[str], str], first: int
 ) -> None:
     """Add to the lines of days from `first` on. `fold`: the site under which one is counted."""
-    db.executemany(
+    bulk.insert(
+        db,
         _ADD,
         [
             (sink, fold(site), day, more.readings, packed(more.checksum))
@@ -122,7 +122,8 @@ def write_published(
     fold: Callable[[str], str],
 ) -> None:
     """Per site the last message id that was answered."""
-    db.executemany(
+    bulk.insert(
+        db,
         _PUT_PUBLISHED,
         [(fold(one.lane), one.reference, now_us) for one in settlements if one.reference],
     )

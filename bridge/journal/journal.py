@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bridge.errors import JournalError
-from bridge.journal import days, handover, letters, orders, salvage
+from bridge.journal import bulk, days, handover, letters, orders, salvage
 from bridge.journal.counts import Counts, SiteDelta
 from bridge.journal.handover import Handed
 from bridge.journal.letters import DeadLetter
@@ -82,13 +82,15 @@ class Journal(SinkSide):
 
     def _insert(self, db: sqlite3.Connection, entries: list[Entry]) -> list[Entry]:
         before = db.total_changes
-        db.executemany(
+        bulk.insert(
+            db,
             "INSERT OR IGNORE INTO ids VALUES (?, ?, ?)",
             [(seq, reading.event_us, reading.event_id) for seq, reading in entries],
         )
         if db.total_changes - before < len(entries):
             entries = self._without_duplicates(db, entries)
-        db.executemany(
+        bulk.insert(
+            db,
             "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",
             [(seq, r[1], r[2], r[3], r[5], r[6], r[7]) for seq, r in entries],
         )

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from bridge.errors import DestinationChanged
-from bridge.journal import days, letters, store
+from bridge.journal import bulk, days, letters, store
 from bridge.journal.counts import Counts, SinkDelta, rebalance, skipped_before
 from bridge.journal.file import JournalFile
 from bridge.journal.types import AppendIntent, LaneProgress, Resume, Settlement
@@ -223,7 +223,7 @@ class SinkSide(JournalFile):
                 ahead.append((sink, lane, progress.position, store.packed(progress.beyond)))
             else:
                 behind.append((sink, lane))
-        db.executemany("INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?)", ahead)
+        bulk.insert(db, "INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?)", ahead)
         db.executemany("DELETE FROM lanes WHERE sink = ? AND lane = ?", behind)
 
     def _sink_deltas(self, settlements: Sequence[Settlement]) -> dict[str, SinkDelta]:

@@ -166,18 +166,17 @@ def _closed() -> Transient:
 def _message(reading: Reading) -> Any:
     event_id = reading.event_id.hex()
     event_time = iso_us(reading.event_us)
-    return _Message(
-        data=event_json(reading, event_id, event_time),
-        attributes={
-            "event_id": event_id,
-            "event_type": "kpi.reading",
-            "schema_version": "1",
-            "site_code": reading.site,
-            "pi_tag": reading.pi_tag,
-            "event_time": event_time,
-        },
-        ordering_key=reading.site,
-    )
+    data = event_json(reading, event_id, event_time)
+    message = _Message(data=data, ordering_key=reading.site)
+    # One by one: protobuf takes three times as long for a mapping that it is given whole.
+    attributes = message.attributes
+    attributes["event_id"] = event_id
+    attributes["event_type"] = "kpi.reading"
+    attributes["schema_version"] = "1"
+    attributes["site_code"] = reading.site
+    attributes["pi_tag"] = reading.pi_tag
+    attributes["event_time"] = event_time
+    return message
 
 
 def replayed_message(reading: Reading) -> Any:

@@ -48,7 +48,7 @@ SDKS = {
             for name in ("counts", "file", "handover", "journal", "letters", "letter_pages")
         ),
         *(f"bridge/journal/{name}.py" for name in ("retention", "salvage", "sink_side", "store")),
-        *(f"bridge/journal/{name}.py" for name in ("days", "account", "orders")),
+        *(f"bridge/journal/{name}.py" for name in ("days", "account", "orders", "bulk")),
         *(f"bridge/statistics/{name}.py" for name in ("collector", "file", "tags")),
         *(f"bridge/cli/{name}.py" for name in ("dead_letters", "dead_letters_acting", "ordering")),
         "bridge/cli/replay.py",
