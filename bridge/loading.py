@@ -21,8 +21,8 @@ from bridge.reading import Again, Entry, Reading
 
 READ = 1_000
 MAX_BUFFERED = 20_000  # entries in all lanes that are not in trouble
-LANE_MIN, LANE_MAX = 20, 10_000  # entries in one lane
-SHARES = 4  # of all lanes' room that one may take
+LANE_MIN, LANE_MAX = 20, 10_000  # entries in one lane that has its share
+SHARES = 4  # that a lane may hold while it works
 MAX_WITNESSES = 1_000  # lanes without anything to do of which the last accepted entry is kept
 
 
@@ -104,13 +104,13 @@ class Loader:
         """Put an entry into its lane or leave it to the journal; False: wait with it."""
         if lane.spilled is not None:
             return True
-        if lane.size < room:
-            lane.queue.append(entry)
-            return True
-        if self.troubled(lane):
+        if lane.size >= room // SHARES and self.troubled(lane):
             self.spill(lane, entry.seq)
             return True
-        return False
+        if lane.size >= room:
+            return False
+        lane.queue.append(entry)
+        return True
 
     def spill(self, lane: Lane, seq: int) -> None:
         """Leave a lane's untried entries, and those from `seq` on, to the journal. It keeps
@@ -165,11 +165,11 @@ class Loader:
         assert lane.spilled is not None
         if entry.seq < lane.spilled or lane.has(entry.seq):
             return True
-        if lane.size >= room:
-            if not self.troubled(lane):
-                return False
+        if lane.size >= room // SHARES and self.troubled(lane):
             self.spill(lane, entry.seq)
             return True
+        if lane.size >= room:
+            return False
         lane.queue.append(entry)
         lane.spilled = entry.seq + 1
         return True
@@ -192,13 +192,14 @@ class Loader:
         return lane
 
     def _lane_room(self) -> int:
-        """How many entries one lane may hold now; 0: all together hold enough. Few of many lanes
-        are full at a time: what bounds them is their sum."""
+        """How many entries one lane may hold now: more than its share, for few of many are full at
+        a time, and their sum is bounded. One in trouble, of which that is not said, is left behind
+        with its share. 0: all together hold enough."""
         buffered = sum(lane.size for lane in self.lanes.values() if not self.troubled(lane))
         if buffered >= MAX_BUFFERED:
             return 0
         share = MAX_BUFFERED // max(1, len(self.lanes))
-        return max(LANE_MIN, min(LANE_MAX, SHARES * share))
+        return SHARES * max(LANE_MIN, min(LANE_MAX, share))
 
     def _resolved(self, key: str, seq: int) -> bool:
         """Whether an entry was resolved before this start, or is in the batch begun with."""
