@@ -96,8 +96,10 @@ class Space:
             return  # what was committed stays committed: the next measurement will tell
         self.used = self.live = live * self._page
         if self._disk_bytes is not None:
-            # The log has the room of the reserve, and is used from its start again and again.
-            self.ceiling = max(1, min(self._max_bytes, self._disk_bytes))
+            # The log has the room of the reserve, and is used from its start again and again, as
+            # long as the file need not grow: not for the one batch that makes it full, either.
+            batch = min(LARGEST_TRANSACTION, self._disk_bytes // 2)
+            self.ceiling = max(1, min(self._max_bytes, self._disk_bytes - batch))
             self.pressed = self.used >= WARN_AT * self.ceiling
         else:
             # Pruning does not make the log smaller: leave room for as long as it usually is.

@@ -506,6 +506,26 @@ def test_a_journal_opens_and_is_settled_on_a_disk_that_is_full(
         audit(path)
 
 
+@pytest.mark.parametrize("size", [500, 1_000, 2_000])
+def test_a_large_batch_does_not_fill_the_room_in_which_a_full_disk_is_settled(
+    disk: Path, clock: ManualClock, size: int
+) -> None:
+    path = disk / "journal.db"
+    with opened(path, Limits(max_bytes=64 * MIB), clock) as journal:
+        count = append_until_the_disk_is_full(journal)
+        for _ in range(8):
+            while journal.full:
+                for sink in ("pubsub", "bigquery"):
+                    settle(journal, sink, journal.read(journal.resume(sink).position, 200))
+                journal.maintain()
+            with suppress(JournalError):  # it may be too large, and is taken later then
+                journal.acknowledged(journal.append(batch(count, size), []).last_seq)
+                count += size
+            journal.maintain()
+        settle_everything(journal)
+        audit(path)
+
+
 def test_a_kill_on_a_full_disk_loses_nothing(disk: Path, clock: ManualClock) -> None:
     path = disk / "journal.db"
     journal = new_journal(path, Limits(max_bytes=64 * MIB), clock)
