@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import orjson
 from bridge.clock import Clock
 from bridge.handoff.bucket import Bucket, Conflict
 from bridge.handoff.own import Superseded
-from bridge.handoff.record import HEADS, Head, Part, decode, head_path, sweep
+from bridge.handoff.record import DAMAGE, HEADS, Head, Part, decode, head_path, sweep
 from bridge.journal import Journal
 from bridge.journal.handover import Handed
 from bridge.reading import Again
@@ -194,7 +193,7 @@ class Others:
         if stored is not None:
             try:
                 return decode(stored.data)
-            except (ValueError, KeyError, zlib.error) as error:
+            except DAMAGE as error:
                 log.error(
                     "a part in the bucket is damaged: what it held is lost. Look for it in the "
                     "bucket's earlier versions, and at who writes there",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from bridge.clock import Clock
 from bridge.errors import FatalError
 from bridge.handoff.bucket import Bucket, BucketError, Conflict
-from bridge.handoff.record import Head, Part, encode, head_path, part_path, sweep
+from bridge.handoff.record import DAMAGE, Head, Part, decode, encode, head_path, part_path, sweep
 from bridge.journal import Journal
 from bridge.journal.letters import DeadLetter
 from bridge.journal.tail import weight
@@ -55,6 +55,10 @@ class Own:
         self._generation = 0  # 0: there is none
         self._looked = 0  # up to here nothing is left to ship
         self._ids_up_to = 0  # ids up to here lie in the parts, or are too old
+        # How many orders had been carried out at the last look, and when the parts were last
+        # right: of a former life that is not known.
+        self._orders_seen = self._orders_heeded = -1
+        self._seen_at = 0  # the journal's last entry at that look
 
     @property
     def instance(self) -> str:
@@ -122,6 +126,7 @@ class Own:
         the ledger by day; whoever comes next may take it. To be called when nothing is delivered
         any more. Raises BucketError, Superseded."""
         self._ship(_NEVER)
+        self._drop_replayed(at_once=True)
         last = self._journal.last_seq
         self._put_readings([], last)
         with self._lock:
@@ -135,6 +140,7 @@ class Own:
     def ship(self) -> None:
         """Put what has been unsettled for some seconds into the bucket, take out what is settled,
         and give a sign of life while there is anything. Raises BucketError, Superseded."""
+        self._drop_replayed(at_once=False)
         self._drop_settled()
         before = self._head
         self._ship(self._clock.now_us() - AGE_US)
@@ -146,8 +152,35 @@ class Own:
         if self._journal.resolved_up_to >= self._head.shipped_seq:
             self._drop("readings")
             self._ids_up_to = 0
-        if not self._journal.letters_after(0, 1):
+        heeded = self._orders_heeded == self._journal.orders_done
+        if heeded and not self._journal.letters_after(0, 1):
             self._drop("letters")
+
+    def _drop_replayed(self, at_once: bool) -> None:
+        """Take letters out of the parts that an operator has had replayed: whoever comes next
+        would offer them once more. Unless `at_once`, not before what came of them is settled or in
+        the bucket, nor while orders are being carried out."""
+        done = self._journal.orders_done
+        if done == self._orders_heeded:
+            return
+        if done != self._orders_seen:
+            self._orders_seen, self._seen_at = done, self._journal.last_seq
+        elif self.safe_up_to >= self._seen_at:
+            at_once = True
+        if at_once:
+            for number in range(*self._head.letters):
+                self._renew_letters(part_path(self.instance, "letters", number))
+            self._orders_heeded = done
+
+    def _renew_letters(self, path: str) -> None:
+        stored = self._bucket.get(path)
+        try:
+            part = decode(stored.data) if stored is not None else Part()
+        except DAMAGE:
+            return  # whoever takes it over says so
+        left = self._journal.letters_left(part.letters)
+        if len(left) < len(part.letters):
+            self._bucket.put(path, encode(part._replace(letters=left)))
 
     def _drop(self, kind: str) -> None:
         first, end = getattr(self._head, kind)

@@ -16,6 +16,7 @@ from bridge.journal.letters import Row
 from bridge.reading import Again, Entry, Reading
 
 HEADS = "heads/"
+DAMAGE = (ValueError, KeyError, zlib.error)
 
 
 class Head(BaseModel):
@@ -101,7 +102,7 @@ def encode(part: Part) -> bytes:
 
 
 def decode(data: bytes) -> Part:
-    """Raises ValueError, zlib.error for what `encode` did not write."""
+    """Raises one of `DAMAGE` for what `encode` did not write."""
     members = orjson.loads(zlib.decompress(data))
     again = dict(members.get("again", ()))
     return Part(

@@ -98,6 +98,7 @@ class JournalFile:
         self._last_seq = max(self._acked_seq, self._highest_seq())
         self._positions: dict[str, int] = {}
         self._orders_due = True  # or there may be: nobody has looked yet
+        self._orders_done = 0
         self._first_entry = retention.first_seq(db, "entries") or self._last_seq + 1
         self._first_id = retention.first_seq(db, "ids") or self._last_seq + 1
         self._prune_step = retention.STEP

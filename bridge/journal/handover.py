@@ -43,6 +43,7 @@ class Handed(NamedTuple):
 
 
 FOREIGN = "foreign_streams"
+_UNHANDLED = "forwarded = 0 AND replayed_us IS NULL"
 
 
 def insert(db: sqlite3.Connection, handed: Handed, first: int, last: int) -> dict[str, Any]:
@@ -88,15 +89,30 @@ def _note_foreign(db: sqlite3.Connection, streams: Sequence[str]) -> None:
 
 def new_letters(db: sqlite3.Connection, rows: Sequence[letters.Row]) -> list[letters.Row]:
     """Those that are not here yet: a record may have been handed on twice."""
+    known = _letters_like(db, rows, "true")
+    return [row for row in rows if _identity(row) not in known]
+
+
+def letters_left(db: sqlite3.Connection, rows: Sequence[letters.Row]) -> list[letters.Row]:
+    """Those that are still here for somebody to deal with, as `letters_after` has them."""
+    left = _letters_like(db, rows, _UNHANDLED)
+    return [row for row in rows if _identity(row) in left]
+
+
+def _letters_like(
+    db: sqlite3.Connection, rows: Sequence[letters.Row], condition: str
+) -> set[tuple[object, ...]]:
     times = [row[8] for row in rows]
-    known = set(
-        db.execute(
-            "SELECT sink, topic, sha256, received_us FROM dead_letters "
-            "WHERE received_us BETWEEN ? AND ?",
-            (min(times, default=0), max(times, default=0)),
-        )
+    found = db.execute(
+        "SELECT sink, topic, sha256, received_us FROM dead_letters "
+        f"WHERE received_us BETWEEN ? AND ? AND {condition}",
+        (min(times, default=0), max(times, default=0)),
     )
-    return [row for row in rows if (row[0], row[4], row[7], row[8]) not in known]
+    return set(found)
+
+
+def _identity(row: letters.Row) -> tuple[object, ...]:
+    return row[0], row[4], row[7], row[8]
 
 
 def foreign_streams(db: sqlite3.Connection) -> list[str]:
@@ -143,8 +159,7 @@ def known_ids(
 def letters_after(db: sqlite3.Connection, number: int, limit: int) -> list[letters.DeadLetter]:
     """Letters that are nowhere else yet and were not replayed, from the one after `number` on."""
     rows = db.execute(
-        f"{letters.SELECT} WHERE id > ? AND forwarded = 0 AND replayed_us IS NULL "
-        "ORDER BY id LIMIT ?",
+        f"{letters.SELECT} WHERE id > ? AND {_UNHANDLED} ORDER BY id LIMIT ?",
         (number, limit),
     )
     return [letters.DeadLetter(*row) for row in rows]

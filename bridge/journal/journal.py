@@ -224,6 +224,12 @@ class Journal(SinkSide):
         with self._lock, self._reading():
             return handover.letters_after(self._db, number, limit)
 
+    def letters_left(self, rows: Sequence[letters.Row]) -> list[letters.Row]:
+        """Of dead letters that were handed in, those that are here, were not published and were
+        not replayed."""
+        with self._lock, self._reading():
+            return handover.letters_left(self._db, rows)
+
     def days(self) -> Iterator[days.Handed]:
         """The ledger by day, to be gone on with by another journal: in pieces, each read when it is
         asked for. To be called while nothing is delivered."""
@@ -315,6 +321,7 @@ class Journal(SinkSide):
                 work.write_counts()
             self._last_seq = work.last_seq
             self._retried.update(work.retried)
+            self._orders_done += work.done
             self._counts.apply_sites(work.sites, {})
             for sink, deltas in work.sinks.items():
                 self._counts.apply_sink(sink, deltas)
@@ -324,6 +331,11 @@ class Journal(SinkSide):
         for listener in self._listeners:
             listener()
         return work.done
+
+    @property
+    def orders_done(self) -> int:
+        """How many were carried out since the journal was opened."""
+        return self._orders_done
 
     # --- the ledger -------------------------------------------------------------------------------
 

@@ -18,8 +18,10 @@ from bridge.handoff.own import Superseded
 from bridge.handoff.record import HEADS, Head
 from bridge.journal import Journal
 from bridge.journal.journal import Limits
+from bridge.journal.orders import Order
 from bridge.reading import Rejection
 from tests.support.journals import settle_everything
+from tests.support.orders import GOOD, carried_out
 from tests.support.readings import reading
 from tests.support.storage import Storage, storage
 
@@ -438,6 +440,120 @@ def test_parts_are_bounded_by_bytes_as_well(
     assert second.open_values() == values(0, 30)
     assert len(second.journal.letters_waiting(9)) == 4
     second.end()
+
+
+# --- dead letters that were dealt with ------------------------------------------------------------
+
+
+def with_three_letters(bucket: Bucket, path: Path) -> Machine:
+    """A machine of which three dead letters are in the bucket."""
+    machine = Machine(bucket, path)
+    machine.start()
+    machine.take_up()
+    refused = [
+        Rejection("field_missing", "no value", "MOR", f"t-{n}", b"\x00\xff", 2, b"sha", n)
+        for n in range(3)
+    ]
+    machine.journal.append([], refused)
+    machine.tick()
+    return machine
+
+
+def replay(machine: Machine, letter: int) -> None:
+    topic = f"FCTS/FAE/MOR/SolvExtract/T-{letter}"
+    assert carried_out(machine.journal, Order(letter, topic, GOOD)) == ["accepted"]
+
+
+def topics_taken(bucket: Bucket, path: Path) -> list[str]:
+    """Of the dead letters that a successor is offered."""
+    successor = Machine(bucket, path)
+    successor.start()
+    successor.take_up()
+    found = [letter.topic for letter in successor.journal.letters_waiting(9)]
+    successor.end()
+    return found
+
+
+def test_a_letter_that_was_replayed_is_not_offered_again_after_a_stop(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    first = with_three_letters(bucket, tmp_path / "first.db")
+    replay(first, 2)
+    first.handoff.close()
+    first.end()
+    assert topics_taken(bucket, tmp_path / "second.db") == ["t-0", "t-2"]
+
+
+def test_nor_after_a_sudden_end_once_the_orders_have_come_to_rest(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    first = with_three_letters(bucket, tmp_path / "first.db")
+    replay(first, 1)
+    first.tick()  # others may follow
+    first.tick()
+    first.end()
+    assert topics_taken(bucket, tmp_path / "second.db") == ["t-1", "t-2"]
+
+
+@pytest.mark.parametrize("replayed", [[1], [1, 2, 3]])
+def test_not_before_what_came_of_it_is_safe(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replayed: list[int]
+) -> None:
+    first = with_three_letters(bucket, tmp_path / "first.db")
+    monkeypatch.setattr(own, "AGE_US", 60_000_000)
+    for letter in replayed:
+        replay(first, letter)
+    first.tick()
+    first.tick()
+    assert topics_taken(bucket, tmp_path / "second.db") == ["t-0", "t-1", "t-2"]
+    first.end()
+
+
+def test_nor_when_it_was_replayed_while_the_bridge_was_down(bucket: Bucket, tmp_path: Path) -> None:
+    first = with_three_letters(bucket, tmp_path / "first.db")
+    first.end()
+    first.journal.open()
+    replay(first, 3)
+    first.end()
+    first.start()
+    first.take_up()
+    first.tick()
+    first.tick()
+    first.end()
+    assert topics_taken(bucket, tmp_path / "second.db") == ["t-0", "t-1"]
+
+
+def test_letters_are_not_read_back_while_nothing_is_ordered(bucket: Bucket, tmp_path: Path) -> None:
+    first = with_three_letters(bucket, tmp_path / "first.db")
+    first.tick()
+    before = first.bucket.calls
+    first.tick()
+    idle = first.bucket.calls - before
+    replay(first, 1)
+    first.tick()
+    before = first.bucket.calls
+    first.tick()
+    assert first.bucket.calls - before == idle + 2  # one part is read, and written
+    first.end()
+
+
+def test_whenever_it_is_killed_meanwhile_no_letter_is_lost(bucket: Bucket, tmp_path: Path) -> None:
+    for dies_at in itertools.count(1):
+        for name in bucket.names(""):
+            bucket.delete(name)
+        first = with_three_letters(bucket, tmp_path / f"first-{dies_at}.db")
+        replay(first, 2)
+        first.bucket._dies_at = first.bucket.calls + dies_at
+        try:
+            first.handoff.close()
+        except Killed:
+            first.end()
+        else:
+            break
+        found = topics_taken(bucket, tmp_path / f"second-{dies_at}.db")
+        assert found in (["t-0", "t-1", "t-2"], ["t-0", "t-2"])
+    assert dies_at > 3
+    first.end()
 
 
 # --- the ledger by day ----------------------------------------------------------------------------
