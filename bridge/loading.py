@@ -102,14 +102,18 @@ class Loader:
 
     def _offer(self, lane: Lane, entry: Entry, room: int) -> bool:
         """Put an entry into its lane or leave it to the journal; False: wait with it."""
-        if lane.spilled is not None:
-            return True
+        return lane.spilled is not None or self._put(lane, entry, room)
+
+    def _put(self, lane: Lane, entry: Entry, room: int) -> bool:
+        """Put an entry into its lane, or leave the lane behind; False: wait with it."""
         if lane.size >= room // SHARES and self.troubled(lane):
             self.spill(lane, entry.seq)
             return True
         if lane.size >= room:
             return False
         lane.queue.append(entry)
+        if lane.spilled is not None:  # it catches up
+            lane.spilled = entry.seq + 1
         return True
 
     def spill(self, lane: Lane, seq: int) -> None:
@@ -165,14 +169,7 @@ class Loader:
         assert lane.spilled is not None
         if entry.seq < lane.spilled or lane.has(entry.seq):
             return True
-        if lane.size >= room // SHARES and self.troubled(lane):
-            self.spill(lane, entry.seq)
-            return True
-        if lane.size >= room:
-            return False
-        lane.queue.append(entry)
-        lane.spilled = entry.seq + 1
-        return True
+        return self._put(lane, entry, room)
 
     def _end_pass(self) -> None:
         caught, self._catching = self._catching, set()

@@ -76,7 +76,7 @@ def judge(
         pubsub=in_pubsub,
         lost_pubsub=total - in_pubsub,
         copies=sum(map(len, arrived.events.values())) - sum(map(len, events.values())),
-        inversions=sum(map(_inversions, events.values())),
+        inversions=sum(len(_steps_back(numbers)) for numbers in events.values()),
         bigquery=in_bigquery,
         lost_bigquery=sum(len(absent[site] - meant[site]) for site in wanted),
         doubled_rows=sum(count - 1 for counts in rows.values() for count in counts.values()),
@@ -91,16 +91,15 @@ def _first_occurrences(numbers: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _inversions(numbers: Iterable[int]) -> int:
-    return sum(later < earlier for earlier, later in pairwise(numbers))
+def _steps_back(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    return [(before, number) for before, number in pairwise(numbers) if number < before]
 
 
 def _out_of_order(events: Mapping[str, Sequence[int]]) -> Iterable[str]:
     """Of each site the first, to look for in logs and journal."""
     for site, numbers in events.items():
-        first = next((pair for pair in pairwise(numbers) if pair[1] < pair[0]), None)
-        if first is not None:
-            yield f"{site}: {first[1]} arrived right after {first[0]}"
+        for before, number in _steps_back(numbers)[:1]:
+            yield f"{site}: {number} arrived right after {before}"
 
 
 def _strange(wanted: Numbers, found: Numbers) -> int:

@@ -25,7 +25,6 @@ STALE_SECONDS = 45.0
 PRESENT_SECONDS = 20.0
 TOMBSTONE_SECONDS = 7 * 86_400.0
 _NOTE = "handoff_taken"
-_NONE = (None, 0)
 
 
 class _Seen(NamedTuple):
@@ -69,21 +68,22 @@ class Others:
         for name in self._bucket.names(HEADS):
             instance = name.removeprefix(HEADS)
             found.add(instance)
-            head, generation = self._read(me, name) if instance != me else _NONE
-            if head is not None:
+            read = self._read(me, name) if instance != me else None
+            if read is not None:
+                head, generation = read
                 if head.taken_by != me and instance in self._notes():
                     self._give_up(head, delivering)
                 waiting += self._consider(me, head, generation)
         self._seen = {instance: seen for instance, seen in self._seen.items() if instance in found}
         return waiting
 
-    def _read(self, me: str, name: str) -> tuple[Head | None, int]:
+    def _read(self, me: str, name: str) -> tuple[Head, int] | None:
         # Under the lock: what `stream_created` writes meanwhile must not be taken for older than
         # what was read before.
         with self._lock:
             stored = self._bucket.get(name)
             if stored is None:
-                return _NONE
+                return None
             head = Head.model_validate_json(stored.data)
             if head.taken_by == me:
                 self._held[head.instance] = (head, stored.generation)

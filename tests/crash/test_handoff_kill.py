@@ -100,6 +100,14 @@ class Machine:
 _NUMBERS = itertools.count()
 
 
+def taken_up(bucket: Bucket, path: Path) -> Machine:
+    """A machine that has started, and taken over what there was."""
+    machine = Machine(bucket, path)
+    machine.start()
+    machine.take_up()
+    return machine
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     with storage(tmp_path_factory.mktemp("storage")) as made:
@@ -203,9 +211,7 @@ def left_behind(bucket: Bucket, path: Path) -> None:
     """A record of 30 unsettled readings, a dead letter and some ids, closed."""
     for name in bucket.names(""):
         bucket.delete(name)
-    first = Machine(bucket, path)
-    first.start()
-    first.take_up()
+    first = taken_up(bucket, path)
     take(first, 0, 10)
     all_settled(first)
     take(first, 10, 40)
@@ -275,9 +281,7 @@ def test_one_that_is_alive_is_told_before_it_uses_another_stream(
 
 
 def test_the_head_names_a_new_stream_before_it_is_used(bucket: Bucket, tmp_path: Path) -> None:
-    first = Machine(bucket, tmp_path / "first.db")
-    first.start()
-    first.take_up()
+    first = taken_up(bucket, tmp_path / "first.db")
     take(first, 0, 10)
     first.tick()
     first.handoff.stream_created("stream-2")
@@ -308,9 +312,7 @@ def test_a_stream_that_is_created_while_others_are_looked_at_is_named_and_nothin
     bucket: Bucket, tmp_path: Path
 ) -> None:
     left_behind(bucket, tmp_path / "first.db")
-    second = Machine(bucket, tmp_path / "second.db")
-    second.start()
-    second.take_up()
+    second = taken_up(bucket, tmp_path / "second.db")
     (taken,) = [head for head in heads(bucket) if head.taken_by is not None]
     created = threading.Thread(target=lambda: second.handoff.stream_created("stream-2"))
 
@@ -350,9 +352,7 @@ class Late:
 def test_a_sign_of_life_does_not_undo_a_stream_that_was_created_meanwhile(
     bucket: Bucket, tmp_path: Path
 ) -> None:
-    first = Machine(bucket, tmp_path / "first.db")
-    first.start()
-    first.take_up()
+    first = taken_up(bucket, tmp_path / "first.db")
     take(first, 0, 10)
     first.tick()
     first.handoff._own._lock = Late(  # type: ignore[assignment]
@@ -406,9 +406,7 @@ def test_a_damaged_or_missing_part_is_said_and_the_others_are_taken(
     one, two, *_ = [name for name in parts(bucket) if "readings" in name]
     bucket.put(one, b"no such thing")
     bucket.delete(two)
-    second = Machine(bucket, tmp_path / "second.db")
-    second.start()
-    second.take_up()
+    second = taken_up(bucket, tmp_path / "second.db")
     assert second.open_values() == values(30, 40)
     assert "a part in the bucket is damaged" in caplog.text
     assert "not in the bucket any more" in caplog.text
@@ -447,9 +445,7 @@ def test_parts_are_bounded_by_bytes_as_well(
 
 def with_three_letters(bucket: Bucket, path: Path) -> Machine:
     """A machine of which three dead letters are in the bucket."""
-    machine = Machine(bucket, path)
-    machine.start()
-    machine.take_up()
+    machine = taken_up(bucket, path)
     refused = [
         Rejection("field_missing", "no value", "MOR", f"t-{n}", b"\x00\xff", 2, b"sha", n)
         for n in range(3)
@@ -466,9 +462,7 @@ def replay(machine: Machine, letter: int) -> None:
 
 def topics_taken(bucket: Bucket, path: Path) -> list[str]:
     """Of the dead letters that a successor is offered."""
-    successor = Machine(bucket, path)
-    successor.start()
-    successor.take_up()
+    successor = taken_up(bucket, path)
     found = [letter.topic for letter in successor.journal.letters_waiting(9)]
     successor.end()
     return found
@@ -574,9 +568,7 @@ def counted(number: int) -> list[tuple[str, int]]:
 
 def settled_and_closed(bucket: Bucket, path: Path) -> Machine:
     """A machine that has settled ten readings and handed over."""
-    machine = Machine(bucket, path)
-    machine.start()
-    machine.take_up()
+    machine = taken_up(bucket, path)
     take_now(machine, 0, 10)
     all_settled(machine)
     machine.handoff.close()
@@ -596,9 +588,7 @@ def test_a_successor_counts_on_where_its_predecessor_stopped(
     bucket: Bucket, tmp_path: Path
 ) -> None:
     first = settled_and_closed(bucket, tmp_path / "first.db")
-    second = Machine(bucket, tmp_path / "second.db")
-    second.start()
-    second.take_up()
+    second = taken_up(bucket, tmp_path / "second.db")
     assert by_day(second) == counted(10)
     take_now(second, 10, 15)
     all_settled(second)
@@ -644,9 +634,7 @@ def test_a_journal_that_goes_on_itself_takes_its_ledger_out_of_the_bucket(
     assert not [name for name in parts(bucket) if "days" in name]
     first.handoff.close()
     first.end()
-    second = Machine(bucket, tmp_path / "second.db")
-    second.start()
-    second.take_up()
+    second = taken_up(bucket, tmp_path / "second.db")
     assert by_day(second) == counted(10)
     second.end()
 
@@ -655,15 +643,11 @@ def test_of_a_successor_that_died_nobody_takes_its_predecessors_old_ledger(
     bucket: Bucket, tmp_path: Path
 ) -> None:
     left_behind(bucket, tmp_path / "first.db")
-    second = Machine(bucket, tmp_path / "second.db")
-    second.start()
-    second.take_up()
+    second = taken_up(bucket, tmp_path / "second.db")
     take_now(second, 40, 50)
     all_settled(second)
     second.end()
-    third = Machine(bucket, tmp_path / "third.db")
-    third.start()
-    third.take_up()
+    third = taken_up(bucket, tmp_path / "third.db")
     assert third.open_values() == values(10, 40)
     assert by_day(third) == []
     third.end()
@@ -674,9 +658,7 @@ def test_of_very_many_lines_those_of_the_newest_days_are_handed_over(
 ) -> None:
     monkeypatch.setattr("bridge.journal.days.PIECE", 4)
     monkeypatch.setattr("bridge.journal.days.PIECES", 2)
-    first = Machine(bucket, tmp_path / "first.db")
-    first.start()
-    first.take_up()
+    first = taken_up(bucket, tmp_path / "first.db")
     now = SystemClock().now_us()
     moved = [
         reading(n, event_us=now - n * 86_400_000_000)._replace(received_us=now) for n in range(6)
@@ -685,9 +667,7 @@ def test_of_very_many_lines_those_of_the_newest_days_are_handed_over(
     all_settled(first)
     first.handoff.close()
     first.end()
-    second = Machine(bucket, tmp_path / "second.db")
-    second.start()
-    second.take_up()
+    second = taken_up(bucket, tmp_path / "second.db")
     today = now // 86_400_000_000
     pieces = list(second.journal.days())
     found = {line[2] for piece in pieces for line in piece.lines}

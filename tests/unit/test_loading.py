@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from bridge import loading
-from bridge.clock import SystemClock
 from bridge.journal import Journal
-from bridge.journal.journal import Limits
 from bridge.lanes import Lane
 from bridge.loading import Loader
+from tests.support.journals import opened
 from tests.support.readings import reading
 
 SHARE = 10
@@ -20,11 +19,8 @@ SHARE = 10
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal(tmp_path / "journal.db", Limits(), SystemClock())
-    made.open()
-    made.activate({"memory": "m"})
-    yield made
-    made.close()
+    with opened(tmp_path / "journal.db", sinks={"memory": "m"}) as made:
+        yield made
 
 
 def of_ten_sites(
