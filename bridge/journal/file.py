@@ -324,8 +324,13 @@ class JournalFile:
 
     @property
     def full(self) -> bool:
-        """Whether the intake has to wait."""
-        return self._space.full
+        """Whether the intake has to wait until something is settled. With nothing unsettled that
+        would have no end: what is left are ids, which only go when the broker has answered behind
+        what is acknowledged next, and dead letters, which have a limit of their own."""
+        if not self._space.full:
+            return False
+        with self._lock:
+            return self._counts.fullest() is not None
 
     @property
     def used_bytes(self) -> int:

@@ -306,7 +306,7 @@ class Journal(SinkSide):
         """Carry out the oldest orders that wait, in one transaction with their outcomes. Answers
         how many; none while the journal is full."""
         with self._lock:
-            if not self._orders_due or self._space.full:
+            if not self._orders_due or self.full:
                 return 0
             with self._reading():
                 due = orders.due(self._db)

@@ -314,7 +314,7 @@ def test_i10_a_failure_at_any_statement_changes_nothing_and_the_orders_wait_on(
 
 
 def test_orders_wait_while_the_journal_is_full(journal: Journal) -> None:
-    journal.append([], [rejection()])
+    journal.append([reading(1)], [rejection()])
     journal._space.full = True
     give(journal.path, Order(1, payload=GOOD))
     journal._look_outside()
