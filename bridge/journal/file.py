@@ -231,7 +231,7 @@ class JournalFile:
             self._space.disk_has_room()
 
     def _prune(self, running: int) -> None:
-        resolved = min(self._positions.values(), default=0)
+        resolved = self._resolved
         expired = min(resolved, self._ticks.last_seq_at(running - self._limits.retention_us))
         if not self._space.pressed:
             self._delete(expired, expired)
@@ -239,6 +239,11 @@ class JournalFile:
         self._delete(resolved, expired)
         if self._space.pressed and self._first_entry > resolved:  # no payload is left to go first
             self._delete(resolved, resolved)
+
+    @property
+    def _resolved(self) -> int:
+        """Everything up to here is resolved for all sinks; 0 before there are any."""
+        return min(self._positions.values(), default=0)
 
     @property
     def _days_floor(self) -> int:
@@ -324,13 +329,14 @@ class JournalFile:
 
     @property
     def full(self) -> bool:
-        """Whether the intake has to wait until something is settled. With nothing unsettled that
-        would have no end: what is left are ids, which only go when the broker has answered behind
-        what is acknowledged next, and dead letters, which have a limit of their own."""
+        """Whether the intake has to wait until something is settled and pruned. With nothing left
+        of either that would have no end: then it is ids that fill it, which only go when the
+        broker has answered behind what is acknowledged next, or dead letters, which have a limit
+        of their own."""
         if not self._space.full:
             return False
         with self._lock:
-            return self._counts.fullest() is not None
+            return self._counts.fullest() is not None or self._first_entry <= self._resolved
 
     @property
     def used_bytes(self) -> int:

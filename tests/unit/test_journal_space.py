@@ -243,6 +243,7 @@ def test_ids_that_must_be_kept_do_not_stop_the_intake_when_all_is_settled(
             journal.maintain()
         assert journal.full
         settle_everything(journal)
+        assert journal.full, "upkeep can make room"
         for _ in range(10):
             journal.maintain()
         assert (counted(path, "entries"), counted(path, "ids")) == (0, count)
