@@ -15,16 +15,17 @@ import logging
 import select
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import paho.mqtt.client as mqtt
 
+from bridge.broker_session import BrokerSession
 from bridge.clock import Clock
 from bridge.errors import JournalDamaged, JournalError
 from bridge.intake import Intake
-from bridge.link import Barrier, Link, Received
+from bridge.link import Link, Received
 from bridge.mqtt_client import BatchClient
 from bridge.mqtt_setup import (
     DROPPED_TOPIC,
@@ -46,29 +47,17 @@ LINGER_SECONDS = 0.006  # how long the first message of a commit waits for other
 KEEP_ALIVE_SECONDS = 30
 UPKEEP_SECONDS = 1.0  # between two steps of upkeep, at most
 IDLE_UPKEEP_SECONDS = 0.05  # and at least: it takes the journal from the deliveries, and may flush
-BARRIER_SECONDS = 1.0
 RESUBSCRIBE_SECONDS = 15.0
 STEADY_SECONDS = 10.0  # a connection that lasted less is made again with growing pauses
 POLL_SECONDS = 0.2
 MOVING_SECONDS = 8.0
 # The other side will say no more. Linux alone has the first of these.
 HANG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
-# Never subscribed to: the broker's answer to leaving it says that it has read what came before.
-BARRIER_TOPIC = "fcts-bridge/barrier"
 UNSUPPORTED_VERSION = 132
 SESSION_TAKEN_OVER = 142
 RETRY = RetryPolicy(initial=0.2, maximum=10.0)
 MANY_FAILURES = 3
 GONE_FAILURES = 5  # in a row, for a broker from which nothing more is to be had
-
-
-class Session(NamedTuple):
-    """What the subscriber may ask of and tell the journal about the broker's session."""
-
-    known: Callable[[], str | None]
-    remember: Callable[[str], None]
-    last_seq: Callable[[], int]
-    acknowledged: Callable[[int], None]
 
 
 class Subscriber:
@@ -82,7 +71,7 @@ class Subscriber:
         self,
         settings: Settings,
         intake: Intake,
-        session: Session,
+        session: BrokerSession,
         clock: Clock,
         random: Random,
         password: str | None = None,
@@ -93,7 +82,6 @@ class Subscriber:
         self._clock = clock
         self._random = random
         self._password = password
-        self._name = f"{settings.client_id} at {settings.mqtt_broker}"
         self._filter = topic_filter(settings)
         self._retry = RETRY
         self._stop = threading.Event()
@@ -111,7 +99,6 @@ class Subscriber:
         self.taken = 0
         self.retained_ignored = 0
         self.qos0_dropped = 0
-        self.sessions_lost = 0
         self.broker_dropped: int | None = None
         self._beat_at = clock.monotonic()
 
@@ -130,6 +117,11 @@ class Subscriber:
         """Whether the thread has come round lately. While it connects it cannot: finding the
         name of an absent broker may take minutes, and that is no fault of the intake."""
         return self._connecting or self._clock.monotonic() - self._beat_at < MOVING_SECONDS
+
+    @property
+    def sessions_lost(self) -> int:
+        """How often the broker no longer had the session that it should have kept."""
+        return self._session.lost
 
     @property
     def choked(self) -> bool:
@@ -346,7 +338,7 @@ class Subscriber:
         if not self.subscribed and now - link.subscribe_at >= RESUBSCRIBE_SECONDS:
             self._subscribe()
         if link.barrier is None and self._barrier_due(now):
-            self._send_barrier(now)
+            self._session.ask(self._client, link, now)
         if link.planned_end or link.waiting:
             return
         # Only a new connection makes the broker send again what was left unacknowledged.
@@ -363,35 +355,10 @@ class Subscriber:
         self._link.planned_end = True
         self._client.disconnect()
 
-    # --- what the broker can still send again -----------------------------------------------------
-
     def _barrier_due(self, now: float) -> bool:
-        link = self._link
         if self._finish.is_set():
-            return self.subscribed and not link.waiting
-        news = self._session.last_seq() != link.confirmed_seq and link.may_confirm
-        return news and now - link.barrier_at >= BARRIER_SECONDS
-
-    def _send_barrier(self, now: float) -> None:
-        """Have the broker say that it has read the acknowledgements written so far."""
-        seq = self._session.last_seq()
-        self._link.barrier_at = now
-        _, mid = self._client.unsubscribe(BARRIER_TOPIC)
-        if mid is not None:
-            self._link.barrier = Barrier(mid, self._link.arrived, self._link.done, seq)
-
-    def _on_unsubscribe(self, _c: Any, _u: Any, mid: int, _codes: Any, _p: Any) -> None:
-        if mid == self._link.leaving:
-            self._remember()
-        barrier = self._link.barrier
-        if barrier is None or barrier.mid != mid:
-            return
-        self._link.barrier = None
-        if self._link.confirms(barrier):
-            self._link.confirmed_seq = barrier.seq
-            self._session.acknowledged(barrier.seq)
-        if self._finish.is_set() and self._link.is_last(barrier):
-            self._stop.set()
+            return self.subscribed and not self._link.waiting
+        return self._session.worth_asking(self._link, now)
 
     # --- paho's callbacks, all within the thread --------------------------------------------------
 
@@ -407,39 +374,8 @@ class Subscriber:
             return
         self.connected = True
         self._version.accepted()
-        self._note_session(bool(flags.session_present))
+        self._session.found(bool(flags.session_present), self._client, self._link)
         self._subscribe()
-
-    def _note_session(self, present: bool) -> None:
-        known, _, former = (self._session.known() or "").partition("\n")
-        if not present:
-            # Nothing that was acknowledged or not can come again.
-            self._session.acknowledged(self._session.last_seq())
-            if known == self._name and self._settings.mqtt_session_expiry_seconds > 0:
-                self.sessions_lost += 1
-                log.error(
-                    "the broker has lost the session: messages that it had queued for the bridge "
-                    "are gone. Look at the broker's persistence and session expiry, and have the "
-                    "sensors send again",
-                    extra={"fields": {"client_id": self._settings.client_id}},
-                )
-        if present and known == self._name and former not in ("", self._filter):
-            # The session would bring what the former filter fits for as long as it lives.
-            _, self._link.leaving = self._client.unsubscribe(former)
-        elif (known, former) != (self._name, self._filter):
-            self._remember()
-
-    def _remember(self) -> None:
-        try:
-            self._session.remember(f"{self._name}\n{self._filter}")
-        except JournalDamaged:
-            raise
-        except JournalError as error:  # remembered at the next connection
-            log.error(
-                "the broker's session could not be noted in the journal: it is tried again at the "
-                "next connection. Look at the disk that JOURNAL_PATH is on",
-                extra={"fields": {"error": str(error)}},
-            )
 
     def _subscribe(self) -> None:
         self._link.subscribe_at = self._clock.monotonic()
@@ -463,6 +399,11 @@ class Subscriber:
             "subscribed: readings are taken from now on",
             extra={"fields": {"topic": self._filter, "mqtt": str(self._version)}},
         )
+
+    def _on_unsubscribe(self, _c: Any, _u: Any, mid: int, _codes: Any, _p: Any) -> None:
+        barrier = self._session.answered(mid, self._link)
+        if barrier and self._finish.is_set() and self._link.is_last(barrier):
+            self._stop.set()
 
     def _on_publish(
         self, topic: bytes, payload: bytes, _qos: int, mid: int, retained: bool

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from random import Random
 
+from bridge.broker_session import BrokerSession, Notes
 from bridge.clock import Clock
 from bridge.delivery import Delivery
 from bridge.forwarder import Forwarder
@@ -20,7 +21,7 @@ from bridge.reading import Limits
 from bridge.secrets import broker_password
 from bridge.settings import Settings
 from bridge.sinks.base import Sink
-from bridge.subscriber import Session, Subscriber
+from bridge.subscriber import Subscriber
 from bridge.times import from_us
 
 RETRY = RetryPolicy()
@@ -59,13 +60,14 @@ def destinations(settings: Settings) -> dict[str, str]:
 
 
 def subscriber(settings: Settings, journal: Journal, clock: Clock, random: Random) -> Subscriber:
-    session = Session(
+    notes = Notes(
         known=lambda: journal.session,
         remember=journal.remember_session,
         last_seq=lambda: journal.last_seq,
         acknowledged=journal.acknowledged,
     )
     intake = Intake(journal, reading_limits(settings))
+    session = BrokerSession(settings, notes)
     return Subscriber(settings, intake, session, clock, random, broker_password(settings))
 
 

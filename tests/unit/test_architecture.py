@@ -63,7 +63,7 @@ LAYERS = [
     {"settings"},
     {"budget", "logs", "policy", "secrets", "journal", "link", "announcement"},
     {"mqtt_client", "mqtt_version", "mqtt_setup"},
-    {"sinks", "intake", "lanes", "forwarder", "reports", "handoff"},
+    {"sinks", "intake", "lanes", "forwarder", "reports", "handoff", "broker_session"},
     {"loading", "subscriber", "audit", "statistics"},
     {"delivery", "web", "replay"},
     {"service", "wiring"},

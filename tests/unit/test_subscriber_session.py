@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bridge import broker_session
 from bridge import link as link_module
 from bridge import subscriber as subscriber_module
 from bridge.errors import JournalDamaged, JournalError
@@ -58,7 +59,7 @@ def broker() -> Iterator[FakeBroker]:
 @pytest.fixture(autouse=True)
 def _calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Barriers and long pauses only where they are what is tested."""
-    monkeypatch.setattr(subscriber_module, "BARRIER_SECONDS", NEVER)
+    monkeypatch.setattr(broker_session, "BARRIER_SECONDS", NEVER)
     monkeypatch.setattr(subscriber_module, "RETRY", RetryPolicy(initial=0.02, maximum=0.1))
     monkeypatch.setattr(subscriber_module, "POLL_SECONDS", 0.02)
 
@@ -622,16 +623,17 @@ def test_a_disk_that_cannot_note_the_session_does_not_end_the_thread(
     path: Path, broker: FakeBroker
 ) -> None:
     with subscribing(path, broker) as bench:
-        remember = bench.subscriber._session.remember
+        session = bench.subscriber._session
+        notes = session._notes
 
         def fail(_name: str) -> None:
             raise JournalError("database or disk is full")
 
-        bench.subscriber._session = bench.subscriber._session._replace(remember=fail)
+        session._notes = notes._replace(remember=fail)
         first = broker.next().accept()
         bench.wait_subscribed()
         assert bench.journal.session is None
-        bench.subscriber._session = bench.subscriber._session._replace(remember=remember)
+        session._notes = notes
         first.close()
         broker.next().accept(present=True)
         eventually(lambda: bench.journal.session is not None, "it is noted later")
@@ -866,7 +868,7 @@ def test_a_commit_is_bounded_in_bytes_as_well(
 @pytest.fixture
 def barriers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Sends barriers from then on."""
-    return lambda: monkeypatch.setattr(subscriber_module, "BARRIER_SECONDS", 0.02)
+    return lambda: monkeypatch.setattr(broker_session, "BARRIER_SECONDS", 0.02)
 
 
 def test_a_barrier_follows_the_acknowledgements_and_its_answer_confirms_them(
