@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,6 +17,10 @@ from typing import Self, TypeVar
 from bridge.errors import FatalError
 
 POLL_SECONDS = 0.02
+# Below those that Linux gives to outgoing connections, any of which could take a port between the
+# search and the server that it is for.
+SERVER_PORTS = range(20_000, 32_768)
+PORT_ATTEMPTS = 100
 
 T = TypeVar("T")
 
@@ -121,11 +127,15 @@ class Program:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on just now; somebody may, a moment later."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback that nobody listens on just now. Raises ProgramFailed when there
+    seems to be none."""
+    for _ in range(PORT_ATTEMPTS):
+        port = secrets.choice(SERVER_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    first, last = SERVER_PORTS[0], SERVER_PORTS[-1]
+    raise ProgramFailed(f"no free port from {first} to {last}: end some of what listens there")
 
 
 def listens(port: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ import pytest
 
 from bridge import settings
 from bridge.cli.broker import PLACES, find_mosquitto
-from bridge.cli.processes import Program, listens
+from bridge.cli.processes import Program, free_port, listens
 from container.ports import Ports
 from container.render import render
 from tests.support.sensor import Credentials, Door, Transport
@@ -32,13 +31,11 @@ def find_haproxy() -> str:
 
 
 def free_ports() -> Ports:
-    """Different from each other: all are held until all are found."""
-    probes = [socket.socket() for _ in range(6)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    mqtt, mqtts, websockets, bridge, plain, framed = (probe.getsockname()[1] for probe in probes)
-    for probe in probes:
-        probe.close()
+    """Different from each other."""
+    found: set[int] = set()
+    while len(found) < 6:
+        found.add(free_port())
+    mqtt, mqtts, websockets, bridge, plain, framed = found
     return Ports(mqtt, mqtts, websockets, bridge, plain, framed, "127.0.0.1")
 
 

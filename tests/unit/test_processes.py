@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
+from bridge.cli import processes
 from bridge.cli.processes import Program, ProgramFailed, free_port, listens
 
 DEAF = (
@@ -72,5 +74,12 @@ def test_one_that_is_never_ready_is_given_up_at_the_deadline(tmp_path: Path) -> 
             program.finish(0.1)
 
 
-def test_a_free_port_is_one_where_nobody_listens() -> None:
-    assert not listens(free_port())
+def test_a_free_port_is_one_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken, free = server.getsockname()[1], free_port()
+        assert not listens(free)
+        monkeypatch.setattr(processes, "SERVER_PORTS", [taken, free])
+        assert {free_port() for _ in range(20)} == {free}
+        monkeypatch.setattr(processes, "SERVER_PORTS", [taken])
+        with pytest.raises(ProgramFailed, match="no free port"):
+            free_port()
