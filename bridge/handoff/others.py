@@ -236,11 +236,24 @@ class Others:
                     self._replace(head.after(streams=self._streams(head)), generation)
 
     def _replace(self, head: Head, generation: int) -> None:
+        path = head_path(head.instance)
         try:
-            generation = self._bucket.put(head_path(head.instance), head.encoded(), generation)
-        except Conflict as error:
-            raise _superseded(head) from error
+            generation = self._bucket.put(path, head.encoded(), generation)
+        except Conflict:
+            generation = self._still_mine(head)
         self._held[head.instance] = (head, generation)
+
+    def _still_mine(self, wanted: Head) -> int:
+        """The generation of `wanted`, which nobody else has written to if it is still this
+        instance's: then the answer to an earlier write was lost."""
+        path = head_path(wanted.instance)
+        stored = self._bucket.get(path)
+        found = Head.model_validate_json(stored.data) if stored else None
+        if stored is None or found is None or found.taken_by != wanted.taken_by:
+            raise _superseded(wanted)
+        if found == wanted:
+            return stored.generation
+        return self._bucket.put(path, wanted.encoded(), stored.generation)
 
     # --- the journal's notes of it ----------------------------------------------------------------
 

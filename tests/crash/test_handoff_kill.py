@@ -13,7 +13,7 @@ import pytest
 from bridge.clock import SystemClock
 from bridge.errors import Transient
 from bridge.handoff import Handoff, handoff, others, own
-from bridge.handoff.bucket import Bucket, Stored
+from bridge.handoff.bucket import Bucket, BucketError, Stored
 from bridge.handoff.own import Superseded
 from bridge.handoff.record import HEADS, Head
 from bridge.journal import Journal
@@ -33,12 +33,14 @@ class Killed(BaseException):
 
 
 class Mortal:
-    """A bucket whose user is killed at its call number `dies_at`, before or after it works."""
+    """A bucket whose user is killed at its call number `dies_at`, before or after it works; or
+    hears no answer, with another `end`."""
 
     def __init__(self, bucket: Bucket, dies_at: int | None, applied: bool) -> None:
         self._bucket = bucket
-        self._dies_at = dies_at
-        self._applied = applied
+        self.dies_at = dies_at
+        self.applied = applied
+        self.end: Callable[[], BaseException] = Killed
         self.calls = 0
 
     def get(self, path: str) -> Stored | None:
@@ -56,12 +58,12 @@ class Mortal:
 
     def _step(self, call: Callable[[], Any]) -> Any:
         self.calls += 1
-        dies = self._dies_at == self.calls
-        if dies and not self._applied:
-            raise Killed
+        dies = self.dies_at == self.calls
+        if dies and not self.applied:
+            raise self.end()
         answer = call()
         if dies:
-            raise Killed
+            raise self.end()
         return answer
 
 
@@ -152,6 +154,11 @@ def parts(bucket: Bucket) -> list[str]:
 def heads(bucket: Bucket) -> list[Head]:
     found = [bucket.get(name) for name in bucket.names(HEADS)]
     return [Head.model_validate_json(head.data) for head in found if head is not None]
+
+
+def head_of(bucket: Bucket, machine: str) -> Head:
+    (found,) = [head for head in heads(bucket) if head.instance.startswith(machine)]
+    return found
 
 
 # --- the predecessor dies -------------------------------------------------------------------------
@@ -254,6 +261,50 @@ def test_whenever_the_second_is_killed_whoever_goes_on_has_each_reading_once(
         named = {part for head in heads(bucket) for part in head.parts()}
         assert not [name for name in named if "readings" in name]
         last.end()
+
+
+def persistently(step: Callable[[], object]) -> None:
+    """As the bridge does: what the bucket did not do is tried again."""
+    try:
+        step()
+    except (BucketError, Transient):
+        step()
+
+
+@pytest.mark.slow
+def test_an_answer_that_never_comes_is_no_end_long_after_the_start_either(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When others are hardly looked at any more, which would show what came of the call."""
+    monkeypatch.setattr(own, "PART", 100)
+    monkeypatch.setattr(own, "READ", 100)
+    calls = itertools.count(1)
+    while use_with_a_lost_answer(bucket, tmp_path, next(calls), monkeypatch):
+        pass
+    assert next(calls) > 5
+
+
+def use_with_a_lost_answer(
+    bucket: Bucket, tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
+) -> bool:
+    """Whether a second machine used the bucket so often after its start that an answer was
+    lost."""
+    left_behind(bucket, tmp_path / f"first-{call}.db")
+    second = taken_up(bucket, tmp_path / f"second-{call}.db")
+    fails_at = second.bucket.calls + call
+    second.bucket.dies_at, second.bucket.applied = fails_at, True
+    second.bucket.end = lambda: BucketError("no answer")
+    with monkeypatch.context() as later:
+        later.setattr(handoff, "YOUNG_SECONDS", 0.0)
+        later.setattr(handoff, "LOOK_SECONDS", 3_600.0)
+        persistently(lambda: second.handoff.stream_created("streams/another"))
+        assert "streams/another" in head_of(bucket, "first").streams
+        persistently(second.tick)
+        all_settled(second)
+        persistently(second.tick)
+    assert head_of(bucket, "first").empty
+    second.end()
+    return second.bucket.calls >= fails_at
 
 
 # --- two that live at the same time ---------------------------------------------------------------
@@ -537,7 +588,7 @@ def test_whenever_it_is_killed_meanwhile_no_letter_is_lost(bucket: Bucket, tmp_p
             bucket.delete(name)
         first = with_three_letters(bucket, tmp_path / f"first-{dies_at}.db")
         replay(first, 2)
-        first.bucket._dies_at = first.bucket.calls + dies_at
+        first.bucket.dies_at = first.bucket.calls + dies_at
         try:
             first.handoff.close()
         except Killed:
