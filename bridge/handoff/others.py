@@ -12,7 +12,17 @@ import orjson
 from bridge.clock import Clock
 from bridge.handoff.bucket import Bucket, Conflict
 from bridge.handoff.own import Superseded
-from bridge.handoff.record import DAMAGE, HEADS, Head, Part, decode, head_path, sweep
+from bridge.handoff.record import (
+    DAMAGE,
+    HEADS,
+    Head,
+    Lost,
+    Part,
+    decode,
+    head_path,
+    sweep,
+    write_head,
+)
 from bridge.journal import Journal
 from bridge.journal.handover import Handed
 from bridge.reading import Again
@@ -236,24 +246,11 @@ class Others:
                     self._replace(head.after(streams=self._streams(head)), generation)
 
     def _replace(self, head: Head, generation: int) -> None:
-        path = head_path(head.instance)
         try:
-            generation = self._bucket.put(path, head.encoded(), generation)
-        except Conflict:
-            generation = self._still_mine(head)
+            generation = write_head(self._bucket, head, generation)
+        except Lost as error:
+            raise _superseded(head) from error
         self._held[head.instance] = (head, generation)
-
-    def _still_mine(self, wanted: Head) -> int:
-        """The generation of `wanted`, which nobody else has written to if it is still this
-        instance's: then the answer to an earlier write was lost."""
-        path = head_path(wanted.instance)
-        stored = self._bucket.get(path)
-        found = Head.model_validate_json(stored.data) if stored else None
-        if stored is None or found is None or found.taken_by != wanted.taken_by:
-            raise _superseded(wanted)
-        if found == wanted:
-            return stored.generation
-        return self._bucket.put(path, wanted.encoded(), stored.generation)
 
     # --- the journal's notes of it ----------------------------------------------------------------
 

@@ -8,8 +8,19 @@ from collections.abc import Mapping, Sequence
 
 from bridge.clock import Clock
 from bridge.errors import FatalError
-from bridge.handoff.bucket import Bucket, BucketError, Conflict
-from bridge.handoff.record import DAMAGE, Head, Part, decode, encode, head_path, part_path, sweep
+from bridge.handoff.bucket import Bucket, BucketError
+from bridge.handoff.record import (
+    DAMAGE,
+    Head,
+    Lost,
+    Part,
+    decode,
+    encode,
+    head_path,
+    part_path,
+    sweep,
+    write_head,
+)
 from bridge.journal import Journal
 from bridge.journal.letters import DeadLetter
 from bridge.journal.tail import weight
@@ -270,27 +281,11 @@ class Own:
                 self._write(head)
 
     def _write(self, head: Head) -> None:
-        path = head_path(head.instance)
         try:
-            self._generation = self._bucket.put(path, head.encoded(), self._generation)
-        except Conflict:
-            self._generation = self._mine(head)
+            self._generation = write_head(self._bucket, head, self._generation)
+        except Lost as error:
+            raise _superseded(error.found) from error
         self._head = head
-
-    def _mine(self, wanted: Head) -> int:
-        """The generation of the head, if it is `wanted` all the same: an answer was lost."""
-        path = head_path(wanted.instance)
-        stored = self._bucket.get(path)
-        if stored is None:
-            # Somebody has tidied it away: an empty one says nothing.
-            return self._bucket.put(path, wanted.encoded(), 0)
-        found = Head.model_validate_json(stored.data)
-        if found == wanted:
-            return stored.generation
-        if found.taken_by is None and found.counter <= wanted.counter:
-            # One of ours whose answer was lost, too.
-            return self._bucket.put(path, wanted.encoded(), stored.generation)
-        raise _superseded(found)
 
 
 def _bounded(letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:

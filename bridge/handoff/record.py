@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from bridge.handoff.bucket import Bucket
+from bridge.errors import BridgeError
+from bridge.handoff.bucket import Bucket, Conflict
 from bridge.journal import days
 from bridge.journal.letters import Row
 from bridge.reading import Again, Entry, Reading
@@ -61,6 +62,14 @@ class Head(BaseModel):
         return self.model_copy(update={**changes, "counter": self.counter + 1})
 
 
+class Lost(BridgeError):
+    """A record is another instance's by now. found: its head, as far as there still is one."""
+
+    def __init__(self, found: Head) -> None:
+        super().__init__(f"the record of {found.instance} is taken by {found.taken_by}")
+        self.found = found
+
+
 class Part(NamedTuple):
     """What one object holds. ids: number, event time and event id of readings of which nothing
     else is here. days: the ledger by day, of a record that is closed."""
@@ -73,6 +82,28 @@ class Part(NamedTuple):
 
 def head_path(instance: str) -> str:
     return f"{HEADS}{instance}"
+
+
+def write_head(bucket: Bucket, head: Head, generation: int) -> int:
+    """Write a head in the place of this instance's latest one; answers its generation. Only the one
+    whose record it is writes to it: where another generation is found, but no other owner, the
+    answer to an earlier write was lost. Raises Lost, BucketError, Conflict."""
+    path = head_path(head.instance)
+    try:
+        return bucket.put(path, head.encoded(), generation)
+    except Conflict:
+        stored = bucket.get(path)
+    if stored is None:
+        if head.taken_by is not None:
+            raise Lost(head)
+        # Somebody has tidied it away: an empty one says nothing.
+        return bucket.put(path, head.encoded(), 0)
+    found = Head.model_validate_json(stored.data)
+    if found == head:
+        return stored.generation
+    if found.taken_by == head.taken_by and found.counter <= head.counter:
+        return bucket.put(path, head.encoded(), stored.generation)
+    raise Lost(found)
 
 
 def sweep(bucket: Bucket, instance: str, named: Iterable[str] = ()) -> None:
