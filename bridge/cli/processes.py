@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -127,15 +127,28 @@ class Program:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on just now. Raises ProgramFailed when there
-    seems to be none."""
-    for _ in range(PORT_ATTEMPTS):
-        port = secrets.choice(SERVER_PORTS)
-        with socket.socket() as probe, suppress(OSError):
+    """As `free_ports`, of one."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many TCP ports of the loopback, no two the same, that nobody listens on just now. Raises
+    ProgramFailed when there seem to be fewer."""
+    tried = secrets.SystemRandom().sample(SERVER_PORTS, min(PORT_ATTEMPTS, len(SERVER_PORTS)))
+    found = list(islice(filter(_is_free, tried), count))
+    if len(found) < count:
+        first, last = SERVER_PORTS[0], SERVER_PORTS[-1]
+        raise ProgramFailed(f"no free port from {first} to {last}: end some of what listens there")
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
             probe.bind(("127.0.0.1", port))
-            return port
-    first, last = SERVER_PORTS[0], SERVER_PORTS[-1]
-    raise ProgramFailed(f"no free port from {first} to {last}: end some of what listens there")
+        except OSError:
+            return False
+        return True
 
 
 def listens(port: int) -> bool:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from bridge.cli.processes import free_port, listens
+from bridge.cli.processes import free_ports, listens
 from chaos.services import Services
 from tests.support.container_plant import DEV, Cloud, load_on, wait_for_readings
 from tests.support.engine import (
@@ -93,7 +93,7 @@ def pid(container: Container, program: str) -> str:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    ports = {inside: free_port() for inside in (8085, 9050, 9060, 9070, 1883)}
+    ports = dict(zip((8085, 9050, 9060, 9070, 1883), free_ports(5), strict=True))
     options = [f"--publish=127.0.0.1:{port}:{inside}" for inside, port in ports.items()]
     with Container(LOCAL_SERVICES, *NETWORK, *options) as google:
         *services, mqtt = ports.values()

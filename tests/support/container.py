@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bridge.cli.broker import PLACES
-from bridge.cli.processes import Program, free_port, listens
+from bridge.cli.processes import Program, free_ports, listens
 from container import probe
 from container.ports import Ports
 from tests.support.poll import eventually
@@ -35,15 +35,14 @@ class Stack:
     def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
         self.directory = directory
         self.run_directory = directory / "run"
-        self.ports = Ports(
-            mqtt=free_port(), bridge=free_port(), sensors=free_port(), address="127.0.0.1"
-        )
+        mqtt, bridge, sensors, http = free_ports(4)
+        self.ports = Ports(mqtt=mqtt, bridge=bridge, sensors=sensors, address="127.0.0.1")
         self.environ = {
             "PATH": os.pathsep.join(
                 (str(Path(sys.executable).parent), os.environ["PATH"], *PLACES)
             ),
             "APP_ENV": "LOCAL",
-            "PORT": str(free_port()),
+            "PORT": str(http),
             "RUN_DIRECTORY": str(self.run_directory),
             "JOURNAL_PATH": str(directory / "data" / "journal.db"),
             "MOSQUITTO_DATA": str(directory / "data" / "mosquitto"),

@@ -12,7 +12,7 @@ import pytest
 
 from bridge import settings
 from bridge.cli.broker import PLACES, find_mosquitto
-from bridge.cli.processes import Program, free_port, listens
+from bridge.cli.processes import Program, free_ports, listens
 from container.ports import Ports
 from container.render import render
 from tests.support.sensor import Credentials, Door, Transport
@@ -30,15 +30,6 @@ def find_haproxy() -> str:
     return found
 
 
-def free_ports() -> Ports:
-    """Different from each other."""
-    found: set[int] = set()
-    while len(found) < 6:
-        found.add(free_port())
-    mqtt, mqtts, websockets, bridge, plain, framed = found
-    return Ports(mqtt, mqtts, websockets, bridge, plain, framed, "127.0.0.1")
-
-
 class WayIn:
     """Both programs, for as long as the block lasts. `directory` must exist; a second one on the
     same is the container started again. `change`: what a test does to haproxy.cfg."""
@@ -51,7 +42,8 @@ class WayIn:
     ) -> None:
         self.haproxy = find_haproxy()
         self.directory = directory
-        self.ports = free_ports()
+        mqtt, mqtts, websockets, bridge, plain, framed = free_ports(6)
+        self.ports = Ports(mqtt, mqtts, websockets, bridge, plain, framed, "127.0.0.1")
         self.environ = {"MOSQUITTO_DATA": str(directory / "data"), **environ}
         self.answer = render(self.environ, directory / "run", self.ports)
         if change is not None:

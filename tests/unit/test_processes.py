@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import processes
-from bridge.cli.processes import Program, ProgramFailed, free_port, listens
+from bridge.cli.processes import Program, ProgramFailed, free_port, free_ports, listens
 
 DEAF = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -80,6 +80,8 @@ def test_a_free_port_is_one_where_nobody_listens(monkeypatch: pytest.MonkeyPatch
         assert not listens(free)
         monkeypatch.setattr(processes, "SERVER_PORTS", [taken, free])
         assert {free_port() for _ in range(20)} == {free}
+        with pytest.raises(ProgramFailed, match="no free port"):
+            free_ports(2)
         monkeypatch.setattr(processes, "SERVER_PORTS", [taken])
         with pytest.raises(ProgramFailed, match="no free port"):
             free_port()
